@@ -12,18 +12,33 @@ export const reasonCodes = {
   // Evidence
   EV_FORMAT: ['the evidence could not be parsed', 'check that guest agent and attestation service are of one release'],
   EV_SIGNATURE: ['a signature of the evidence does not verify', 'treat the machine as hostile'],
-  EV_CERT_CHAIN: ['a certificate does not chain to an enrolled root', 'enrol the root, or treat the machine as hostile'],
+  EV_CERT_CHAIN: [
+    'a certificate does not chain to an enrolled root',
+    'enrol the root, or treat the machine as hostile',
+  ],
   EV_NONCE_MISMATCH: ['the evidence answers another challenge', 'start a new session; a replay is refused'],
   EV_BINDING_MISMATCH: ['the evidence is not bound to this session key', 'treat the channel as intercepted'],
   EV_PART_MIX: ['parts of the evidence come from different machines', 'treat the machine as hostile'],
   EV_DEBUG_ON: ['a debug switch is on in the measured machine', 'start the production image'],
   EV_SIMULATED: ['the evidence comes from a simulated TEE', 'use a real TEE, or a policy that names simulation'],
-  EV_AK_UNTRUSTED: ['the attestation key is not proved to live in the enrolled TPM', 'attest with credential activation'],
+  EV_AK_UNTRUSTED: [
+    'the attestation key is not proved to live in the enrolled TPM',
+    'attest with credential activation',
+  ],
   EV_EVENTLOG_REPLAY: ['the event log does not replay to the quoted registers', 'treat the machine as hostile'],
-  EV_EVENTLOG_UNKNOWN_EVENT: ['the event log holds an event that nothing accounts for', 'compare with `sealpod podvm measure`'],
-  EV_TEE_UNSUPPORTED: ['no verifier is enabled for this TEE', 'enable the verifier in the attestation service configuration'],
+  EV_EVENTLOG_UNKNOWN_EVENT: [
+    'the event log holds an event that nothing accounts for',
+    'compare with `sealpod podvm measure`',
+  ],
+  EV_TEE_UNSUPPORTED: [
+    'no verifier is enabled for this TEE',
+    'enable the verifier in the attestation service configuration',
+  ],
   // Reference values
-  RV_NOT_LOADED: ['no reference value is registered for a measured component', 'register it with `sealpod refvalue put`'],
+  RV_NOT_LOADED: [
+    'no reference value is registered for a measured component',
+    'register it with `sealpod refvalue put`',
+  ],
   RV_EXPIRED: ['the reference value has expired', 'measure and register it again'],
   RV_MISMATCH: ['a measured component differs from its reference value', 'start the image that was measured'],
   // Configuration
@@ -55,6 +70,7 @@ export const reasonCodes = {
   REQUEST_TOO_LARGE: ['the request exceeds a size limit', 'send less'],
   RATE_LIMIT: ['too many requests', 'retry later'],
   STORAGE: ['the storage failed', 'check disk and permissions'],
+  STORAGE_CONFLICT: ['the stored value was changed meanwhile', 'read it again and retry'],
   AUDIT_APPEND_FAILED: ['the decision could not be recorded, so nothing was released', 'check disk and permissions'],
   KBS_UNREACHABLE: ['the key broker could not be reached', 'check address, network and that it runs'],
   KBS_KEY: ['the key broker does not hold the key that initdata pins', 'the channel is intercepted, or the pin is old'],

@@ -1,0 +1,13 @@
+export { type ChainCheck, checkLogChain } from './log-chain.ts';
+export { openStorage, type StorageOptions } from './open.ts';
+export type {
+  Entry,
+  ListOptions,
+  LogEntry,
+  Operations,
+  PutOptions,
+  ReadLogOptions,
+  Storage,
+  StorageValue,
+} from './storage.ts';
+export { jsonOf, textOf } from './values.ts';

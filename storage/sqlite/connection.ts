@@ -1,0 +1,44 @@
+import { chmodSync, closeSync, mkdirSync, openSync, statSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { SealpodError } from '@sealpod/protocol/errors';
+
+/** Makes sure that nobody else can enter the directory or read the file; creates both where they are missing. */
+export function preparePrivateFile(path: string): void {
+  const directory = dirname(path);
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const mode = statSync(directory).mode & 0o777;
+  if ((mode & 0o077) !== 0) {
+    throw new SealpodError('STORAGE', 'the directory of the database is open to other users', {
+      expected: '0700',
+      actual: `0${mode.toString(8)}`,
+      source: directory,
+      fix: `chmod 700 ${directory}`,
+    });
+  }
+  // SQLite gives its -wal and -shm files the mode of the database file.
+  closeSync(openSync(path, 'a', 0o600));
+  chmodSync(path, 0o600);
+}
+
+export interface ConnectionOptions {
+  readonly path: string;
+  readonly busyTimeoutMs: number;
+  readonly maximumBytes?: number;
+}
+
+/** Opens one connection: WAL, every commit synced, waits for other writers. */
+export function connect(options: ConnectionOptions): DatabaseSync {
+  const database = new DatabaseSync(options.path, { timeout: options.busyTimeoutMs, allowExtension: false });
+  try {
+    database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;');
+    if (options.maximumBytes !== undefined) {
+      const pageSize = Number(database.prepare('PRAGMA page_size').get()?.['page_size'] ?? 4096);
+      database.exec(`PRAGMA max_page_count = ${Math.max(1, Math.floor(options.maximumBytes / pageSize))}`);
+    }
+    return database;
+  } catch (thrown) {
+    database.close();
+    throw thrown;
+  }
+}
