@@ -19,10 +19,17 @@ export {
   type HashAlgorithm,
   isHashAlgorithm,
   negotiatedHashAlgorithm,
+  type RuntimeData,
   regularise,
   runtimeDataDigest,
-  type RuntimeData,
   runtimeDataText,
 } from './runtime-data.ts';
-export { generateTeeKey, parseTeePubKey, teeKeyObject, type TeeKeyAlgorithm, type TeePubKey, teePubKeyOf } from './tee-pubkey.ts';
-export { isTee, teeClassOf, type TeeName, teeNames } from './tee.ts';
+export { isTee, type TeeName, teeClassOf, teeNames } from './tee.ts';
+export {
+  generateTeeKey,
+  parseTeePubKey,
+  type TeeKeyAlgorithm,
+  type TeePubKey,
+  teeKeyObject,
+  teePubKeyOf,
+} from './tee-pubkey.ts';

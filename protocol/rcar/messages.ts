@@ -1,5 +1,4 @@
 import { SealpodError } from '../errors.ts';
-import { isReasonCode, type ReasonCode } from '../reason-codes.ts';
 import {
   asJsonObject,
   asJsonText,
@@ -10,6 +9,7 @@ import {
   parseJson,
   stringMember,
 } from '../json/index.ts';
+import { isReasonCode, type ReasonCode } from '../reason-codes.ts';
 import { parseTeePubKey, type TeePubKey } from './tee-pubkey.ts';
 
 /** The one RCAR version of upstream's KBS and clients. */
@@ -112,7 +112,10 @@ export function serializeAttestation({ initData, runtimeData, teeEvidence }: Att
   return JSON.stringify({
     'init-data': initData === undefined ? null : { format: initData.format, body: initData.body },
     'runtime-data': { nonce: runtimeData.nonce, 'tee-pubkey': runtimeData.teePubKey },
-    'tee-evidence': { primary_evidence: teeEvidence.primaryEvidence, additional_evidence: teeEvidence.additionalEvidence },
+    'tee-evidence': {
+      primary_evidence: teeEvidence.primaryEvidence,
+      additional_evidence: teeEvidence.additionalEvidence,
+    },
   });
 }
 

@@ -13,7 +13,7 @@ import {
 } from 'node:crypto';
 import { SealpodError } from '../errors.ts';
 import { asJsonObject, decodeBase64Url, type JsonValue, objectMember, parseJson, stringMember } from '../json/index.ts';
-import { teeKeyObject, type TeePubKey } from './tee-pubkey.ts';
+import { type TeePubKey, teeKeyObject } from './tee-pubkey.ts';
 
 /** A resource, encrypted to the TEE key: flattened JWE JSON (RFC 7516 §7.2.2); every member is base64url. */
 export interface Response {
@@ -83,7 +83,10 @@ function wrapForCurve(recipient: KeyObject, crv: string, contentKey: Buffer): Wr
 function wrapForRsa(recipient: KeyObject, contentKey: Buffer): WrappedKey {
   return {
     header: { alg: rsaAlgorithm, enc: 'A256GCM' },
-    encryptedKey: publicEncrypt({ key: recipient, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: 'sha256' }, contentKey),
+    encryptedKey: publicEncrypt(
+      { key: recipient, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: 'sha256' },
+      contentKey,
+    ),
   };
 }
 
@@ -95,12 +98,20 @@ function wrapForRsa(recipient: KeyObject, contentKey: Buffer): WrappedKey {
  */
 export function decryptResponse(privateKey: KeyObject, response: Response): Buffer {
   const header = asJsonObject(
-    parseJson(decodeBase64Url(response.protected, { what: 'protected', maxBytes: 4096 }), { what: 'JWE header', maxDepth: 4 }),
+    parseJson(decodeBase64Url(response.protected, { what: 'protected', maxBytes: 4096 }), {
+      what: 'JWE header',
+      maxDepth: 4,
+    }),
     'JWE header',
   );
   const algorithm = stringMember(header, 'alg');
   const expected = privateKey.asymmetricKeyType === 'rsa' ? rsaAlgorithm : curveAlgorithm;
-  if (algorithm !== expected || stringMember(header, 'enc') !== 'A256GCM' || Object.hasOwn(header, 'crit') || Object.hasOwn(header, 'zip')) {
+  if (
+    algorithm !== expected ||
+    stringMember(header, 'enc') !== 'A256GCM' ||
+    Object.hasOwn(header, 'crit') ||
+    Object.hasOwn(header, 'zip')
+  ) {
     throw new SealpodError('REQUEST_FORMAT', 'the response is of an unsupported algorithm', {
       expected: `${expected} with A256GCM`,
       actual: `${algorithm}`,
@@ -110,11 +121,15 @@ export function decryptResponse(privateKey: KeyObject, response: Response): Buff
   const iv = decodeBase64Url(response.iv, { what: 'iv', maxBytes: 12 });
   const tag = decodeBase64Url(response.tag, { what: 'tag', maxBytes: 16 });
   const ciphertext = decodeBase64Url(response.ciphertext, { what: 'ciphertext', maxBytes: 16 * 1024 * 1024 });
-  if (iv.length !== 12 || tag.length !== 16) throw new SealpodError('REQUEST_FORMAT', 'the response has a wrong iv or tag length');
+  if (iv.length !== 12 || tag.length !== 16)
+    throw new SealpodError('REQUEST_FORMAT', 'the response has a wrong iv or tag length');
   try {
     const contentKey =
       algorithm === rsaAlgorithm
-        ? privateDecrypt({ key: privateKey, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: 'sha256' }, encryptedKey)
+        ? privateDecrypt(
+            { key: privateKey, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: 'sha256' },
+            encryptedKey,
+          )
         : unwrapWithCurve(privateKey, objectMember(header, 'epk'), encryptedKey);
     const decipher = createDecipheriv('aes-256-gcm', contentKey, iv, { authTagLength: 16 });
     decipher.setAAD(Buffer.from(response.protected, 'ascii')).setAuthTag(tag);

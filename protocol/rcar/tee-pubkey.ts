@@ -35,7 +35,10 @@ export function parseTeePubKey(value: JsonValue | undefined): TeePubKey {
     case 'AKP':
       return { kty, alg: text('alg'), pub: text('pub') };
     default:
-      throw new SealpodError('REQUEST_FORMAT', 'tee-pubkey is of an unknown type', { expected: 'EC, RSA or AKP', actual: kty });
+      throw new SealpodError('REQUEST_FORMAT', 'tee-pubkey is of an unknown type', {
+        expected: 'EC, RSA or AKP',
+        actual: kty,
+      });
   }
 }
 
@@ -57,7 +60,9 @@ export function teeKeyObject(key: TeePubKey): KeyObject {
     const size = coordinateBytes[key.crv];
     if (key.alg !== 'ECDH-ES+A256KW' || size === undefined) throw unsupported(`${key.kty} ${key.crv} ${key.alg}`);
     if ([key.x, key.y].some((text) => Buffer.from(text, 'base64url').length !== size)) {
-      throw new SealpodError('REQUEST_FORMAT', 'tee-pubkey coordinates are of the wrong length', { expected: `${size} bytes` });
+      throw new SealpodError('REQUEST_FORMAT', 'tee-pubkey coordinates are of the wrong length', {
+        expected: `${size} bytes`,
+      });
     }
     return importKey({ kty: 'EC', crv: key.crv, x: key.x, y: key.y });
   }
@@ -102,7 +107,9 @@ export function teePubKeyOf(key: KeyObject): TeePubKey {
 }
 
 /** Makes a key pair for one session; EC P-256 unless told otherwise, as upstream's client does. */
-export async function generateTeeKey(algorithm: TeeKeyAlgorithm = 'EC-P256'): Promise<{ privateKey: KeyObject; teePubKey: TeePubKey }> {
+export async function generateTeeKey(
+  algorithm: TeeKeyAlgorithm = 'EC-P256',
+): Promise<{ privateKey: KeyObject; teePubKey: TeePubKey }> {
   const { privateKey, publicKey } =
     algorithm === 'RSA-OAEP-256'
       ? await promisify(generateKeyPair)('rsa', { modulusLength: 2048 })
