@@ -49,12 +49,19 @@ export function kbsClientFor(command: Command): KbsClient {
   const keyFile = options.adminKey ?? ownerKeyFile(layout);
   const state = options.kbsUrl === undefined ? requireState(layout) : undefined;
   const url = options.kbsUrl ?? state?.kbsUrl;
-  if (url === undefined) throw new SealpodError('NOT_FOUND', 'the environment has no key broker', { fix: 'name one with --kbs-url' });
+  if (url === undefined)
+    throw new SealpodError('NOT_FOUND', 'the environment has no key broker', { fix: 'name one with --kbs-url' });
   const certificateFile = options.kbsCertificate ?? state?.kbsCertificateFile;
   return new KbsClient({
     url,
     ...(certificateFile === undefined ? {} : { certificatePem: readText(certificateFile) }),
-    token: () => signAdminToken({ privateKey: createPrivateKey(readText(keyFile)), role: 'owner', subject: 'cli', ttlSeconds: 60 }),
+    token: () =>
+      signAdminToken({
+        privateKey: createPrivateKey(readText(keyFile)),
+        role: 'owner',
+        subject: 'cli',
+        ttlSeconds: 60,
+      }),
   });
 }
 
@@ -68,6 +75,9 @@ export function readBytes(file: string): Buffer {
   try {
     return readFileSync(file === '-' ? 0 : file);
   } catch (cause) {
-    throw new SealpodError('USAGE', `cannot read ${file}`, { cause, expected: 'a readable file, or - for standard input' });
+    throw new SealpodError('USAGE', `cannot read ${file}`, {
+      cause,
+      expected: 'a readable file, or - for standard input',
+    });
   }
 }

@@ -28,10 +28,14 @@ export function tellDecisions(decisions: readonly Decision[], all: boolean): str
   const lines: string[] = [];
   for (const decision of decisions) {
     const about = decision.resource === undefined ? '' : ` ${decision.resource.path}`;
-    lines.push(`${decision.time}  ${decision.event}${about}: ${decision.outcome} ${decision.code === 'OK' ? '' : decision.code}`.trimEnd());
-    if (decision.policy !== undefined) lines.push(`  policy ${decision.policy.id} (sha256 ${decision.policy.sha256.slice(0, 16)})`);
+    lines.push(
+      `${decision.time}  ${decision.event}${about}: ${decision.outcome} ${decision.code === 'OK' ? '' : decision.code}`.trimEnd(),
+    );
+    if (decision.policy !== undefined)
+      lines.push(`  policy ${decision.policy.id} (sha256 ${decision.policy.sha256.slice(0, 16)})`);
     if (decision.verdict === undefined) continue;
-    for (const verdict of all ? leaves(decision.verdict) : failures(decision.verdict)) lines.push(...tellVerdict(verdict));
+    for (const verdict of all ? leaves(decision.verdict) : failures(decision.verdict))
+      lines.push(...tellVerdict(verdict));
   }
   return `${lines.join('\n')}\n`;
 }
@@ -42,7 +46,9 @@ function leaves(verdict: Verdict): Verdict[] {
 }
 
 function tellVerdict(verdict: Verdict): string[] {
-  const lines = [`  ${verdict.code === 'OK' ? 'ok ' : 'NOT'} ${verdict.check}${verdict.code === 'OK' ? '' : `: ${verdict.code}`}`];
+  const lines = [
+    `  ${verdict.code === 'OK' ? 'ok ' : 'NOT'} ${verdict.check}${verdict.code === 'OK' ? '' : `: ${verdict.code}`}`,
+  ];
   if (verdict.code === 'OK') return lines;
   if (verdict.expected !== undefined) lines.push(`      expected  ${verdict.expected}`);
   if (verdict.actual !== undefined) lines.push(`      actual    ${verdict.actual}`);

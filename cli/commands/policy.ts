@@ -14,7 +14,12 @@ interface PolicyDescription {
 }
 
 const columns = ['kind', 'id', 'sha256', 'updated'] as const;
-const row = (policy: PolicyDescription): string[] => [policy.kind, policy.id, policy.sha256.slice(0, 16), policy.updatedAt];
+const row = (policy: PolicyDescription): string[] => [
+  policy.kind,
+  policy.id,
+  policy.sha256.slice(0, 16),
+  policy.updatedAt,
+];
 
 function kindOf(text: string): PolicyKind {
   if (text === 'resource' || text === 'attestation') return text;
@@ -27,7 +32,9 @@ function address(kind: string, id: string): string {
 
 /** `sealpod policy put|get|list|delete|test`. */
 export function addPolicyCommands(program: Command): void {
-  const policy = program.command('policy').description('Rego policies: resource (who gets a secret) and attestation (what is trustworthy)');
+  const policy = program
+    .command('policy')
+    .description('Rego policies: resource (who gets a secret) and attestation (what is trustworthy)');
 
   policy
     .command('put')
@@ -37,7 +44,11 @@ export function addPolicyCommands(program: Command): void {
     .requiredOption('--file <file>', 'Rego text, - for standard input')
     .addHelpText('after', '\nExample:\n  sealpod policy put resource only-web --file only-web.rego')
     .action(async (kind: string, id: string, options: { file: string }, command: Command) => {
-      const stored = (await kbsClientFor(command).put(address(kind, id), readText(options.file), 'text/plain')) as PolicyDescription;
+      const stored = (await kbsClientFor(command).put(
+        address(kind, id),
+        readText(options.file),
+        'text/plain',
+      )) as PolicyDescription;
       writeResult(globalOptions(command).output, stored, columns, [row(stored)]);
     });
 
@@ -78,7 +89,10 @@ export function addPolicyCommands(program: Command): void {
     .description('evaluate a policy against an input without storing either; exits 1 where a resource policy denies')
     .argument('<kind>')
     .requiredOption('--file <file>', 'Rego text')
-    .requiredOption('--input <file>', 'JSON input: token claims for a resource policy, claims for an attestation policy')
+    .requiredOption(
+      '--input <file>',
+      'JSON input: token claims for a resource policy, claims for an attestation policy',
+    )
     .option('--data <file>', 'JSON data, e.g. {"plugin":"resource","resource-path":["default","key","1"],"query":{}}')
     .addHelpText('after', '\nExample:\n  sealpod policy test resource --file only-web.rego --input claims.json')
     .action(async (kind: string, options: { file: string; input: string; data?: string }, command: Command) => {
@@ -88,7 +102,12 @@ export function addPolicyCommands(program: Command): void {
         input: parseJsonFile(options.input),
         ...(options.data === undefined ? {} : { data: parseJsonFile(options.data) }),
       })) as Record<string, unknown>;
-      writeResult(globalOptions(command).output, result, ['result', 'value'], Object.entries(result).map(([name, value]) => [name, JSON.stringify(value)]));
+      writeResult(
+        globalOptions(command).output,
+        result,
+        ['result', 'value'],
+        Object.entries(result).map(([name, value]) => [name, JSON.stringify(value)]),
+      );
       if (kind === 'resource' && result['allow'] !== true) process.exitCode = 1;
     });
 }

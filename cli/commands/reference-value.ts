@@ -74,25 +74,40 @@ export function addReferenceValueCommands(program: Command): void {
     .argument('[values...]', 'allowed values')
     .option('--file <file>', 'reference-values.json of `sealpod podvm measure`')
     .option('--expires <time>', 'RFC 3339 time after which the value counts no more')
-    .addHelpText('after', '\nExamples:\n  sealpod refvalue put --file reference-values.json\n  sealpod refvalue put tpm_initdata 3f…a1')
-    .action(async (id: string | undefined, values: readonly string[], options: { file?: string; expires?: string }, command: Command) => {
-      const client = kbsClientFor(command);
-      if (options.file !== undefined && id === undefined) {
-        const file = parseReferenceValuesFile(readText(options.file), options.file);
-        await registerReferenceValues(client, file);
-        const ids = Object.keys(file.reference_values);
-        writeResult(globalOptions(command).output, { registered: ids }, ['registered'], ids.map((name) => [name]));
-        return;
-      }
-      if (id === undefined || values.length === 0 || options.file !== undefined) {
-        throw new SealpodError('USAGE', 'give either --file or an id with values');
-      }
-      const stored = (await client.put(address(id), {
-        value: values,
-        ...(options.expires === undefined ? {} : { expiresAt: options.expires }),
-      })) as ReferenceValueDescription;
-      writeResult(globalOptions(command).output, stored, columns, [row(stored)]);
-    });
+    .addHelpText(
+      'after',
+      '\nExamples:\n  sealpod refvalue put --file reference-values.json\n  sealpod refvalue put tpm_initdata 3f…a1',
+    )
+    .action(
+      async (
+        id: string | undefined,
+        values: readonly string[],
+        options: { file?: string; expires?: string },
+        command: Command,
+      ) => {
+        const client = kbsClientFor(command);
+        if (options.file !== undefined && id === undefined) {
+          const file = parseReferenceValuesFile(readText(options.file), options.file);
+          await registerReferenceValues(client, file);
+          const ids = Object.keys(file.reference_values);
+          writeResult(
+            globalOptions(command).output,
+            { registered: ids },
+            ['registered'],
+            ids.map((name) => [name]),
+          );
+          return;
+        }
+        if (id === undefined || values.length === 0 || options.file !== undefined) {
+          throw new SealpodError('USAGE', 'give either --file or an id with values');
+        }
+        const stored = (await client.put(address(id), {
+          value: values,
+          ...(options.expires === undefined ? {} : { expiresAt: options.expires }),
+        })) as ReferenceValueDescription;
+        writeResult(globalOptions(command).output, stored, columns, [row(stored)]);
+      },
+    );
 
   refvalue
     .command('get')
@@ -109,7 +124,9 @@ export function addReferenceValueCommands(program: Command): void {
     .description('list the reference values')
     .addHelpText('after', '\nExample:\n  sealpod refvalue list')
     .action(async (_options: unknown, command: Command) => {
-      const values = (await kbsClientFor(command).get('/admin/v1/reference-values')) as readonly ReferenceValueDescription[];
+      const values = (await kbsClientFor(command).get(
+        '/admin/v1/reference-values',
+      )) as readonly ReferenceValueDescription[];
       writeResult(globalOptions(command).output, values, columns, values.map(row));
     });
 

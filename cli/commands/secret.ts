@@ -18,7 +18,10 @@ export function resourcePath(text: string): string {
   const path = text.replace(/^kbs:\/\/\//, '');
   const segments = path.split('/');
   if (segments.length !== 3 || !segments.every((segment) => namePattern.test(segment))) {
-    throw new SealpodError('RES_NAME', 'not a resource path', { expected: 'repository/type/tag or kbs:///repository/type/tag', actual: text });
+    throw new SealpodError('RES_NAME', 'not a resource path', {
+      expected: 'repository/type/tag or kbs:///repository/type/tag',
+      actual: text,
+    });
   }
   return path;
 }
@@ -58,7 +61,9 @@ export function addSecretCommands(program: Command): void {
     .argument('<path>')
     .addHelpText('after', '\nExample:\n  sealpod secret get default/key/1 -o json')
     .action(async (path: string, _options: unknown, command: Command) => {
-      const resource = (await kbsClientFor(command).get(`/admin/v1/resources/${resourcePath(path)}`)) as ResourceDescription;
+      const resource = (await kbsClientFor(command).get(
+        `/admin/v1/resources/${resourcePath(path)}`,
+      )) as ResourceDescription;
       writeResult(globalOptions(command).output, resource, columns, [row(resource)]);
     });
 

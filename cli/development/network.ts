@@ -38,7 +38,9 @@ export function chooseNetwork(layout: Layout, previous: BridgeNetwork | undefine
     const prefix = `10.201.${third}`;
     if (!used.has(prefix)) return { bridge, address: `${prefix}.1`, subnet: `${prefix}.0/24` };
   }
-  throw new SealpodError('NETWORK', 'no free /24 network', { expected: 'one of 10.201.1.0/24 to 10.201.254.0/24 unused' });
+  throw new SealpodError('NETWORK', 'no free /24 network', {
+    expected: 'one of 10.201.1.0/24 to 10.201.254.0/24 unused',
+  });
 }
 
 /** Makes the bridge with its address (again), and writes the CNI configuration that connects pods to it. */

@@ -1,5 +1,5 @@
-import { request as requestHttps } from 'node:https';
 import { request as requestHttp } from 'node:http';
+import { request as requestHttps } from 'node:https';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { isReasonCode, type ReasonCode } from '@sealpod/protocol/reason-codes';
 
@@ -50,7 +50,12 @@ export class KbsClient {
     await this.send('DELETE', path);
   }
 
-  async #write(method: string, path: string, body: Uint8Array | string | object, contentType?: string): Promise<unknown> {
+  async #write(
+    method: string,
+    path: string,
+    body: Uint8Array | string | object,
+    contentType?: string,
+  ): Promise<unknown> {
     const raw = body instanceof Uint8Array || typeof body === 'string';
     const type = contentType ?? (raw ? 'application/octet-stream' : 'application/json');
     const answer = await this.send(method, path, raw ? body : JSON.stringify(body), type);
@@ -121,7 +126,11 @@ function refusal(answer: KbsAnswer, what: string): SealpodError {
   } catch (cause) {
     if (!(cause instanceof SyntaxError)) throw cause;
   }
-  return new SealpodError(code, `the key broker refused ${what} with ${answer.status}: ${detail || 'no reason given'}`, {
-    ...(answer.correlationId === undefined ? {} : { correlationId: answer.correlationId }),
-  });
+  return new SealpodError(
+    code,
+    `the key broker refused ${what} with ${answer.status}: ${detail || 'no reason given'}`,
+    {
+      ...(answer.correlationId === undefined ? {} : { correlationId: answer.correlationId }),
+    },
+  );
 }

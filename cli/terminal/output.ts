@@ -4,7 +4,12 @@ import type { SealpodError } from '@sealpod/protocol/errors';
 export type OutputFormat = 'table' | 'json';
 
 /** Writes one result: `rows` as a table with `columns`, or `value` as JSON where that was asked for. */
-export function writeResult(format: OutputFormat, value: unknown, columns: readonly string[], rows: readonly (readonly string[])[]): void {
+export function writeResult(
+  format: OutputFormat,
+  value: unknown,
+  columns: readonly string[],
+  rows: readonly (readonly string[])[],
+): void {
   if (format === 'json') process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
   else process.stdout.write(table(columns, rows));
 }
@@ -14,7 +19,15 @@ export function table(columns: readonly string[], rows: readonly (readonly strin
   if (rows.length === 0) return 'none\n';
   const lines = [columns.map((column) => column.toUpperCase()), ...rows];
   const widths = columns.map((_, index) => Math.max(...lines.map((line) => (line[index] ?? '').length)));
-  return lines.map((line) => `${line.map((cell, index) => cell.padEnd(widths[index] ?? 0)).join('  ').trimEnd()}\n`).join('');
+  return lines
+    .map(
+      (line) =>
+        `${line
+          .map((cell, index) => cell.padEnd(widths[index] ?? 0))
+          .join('  ')
+          .trimEnd()}\n`,
+    )
+    .join('');
 }
 
 /** What an operator is told of a failure: code, message, expected, actual, cause chain, advice. */
