@@ -1,0 +1,127 @@
+import type { EarClaims } from '@sealpod/protocol/ear';
+import { SealpodError } from '@sealpod/protocol/errors';
+import type { JsonObject, JsonValue } from '@sealpod/protocol/json';
+import type { HashAlgorithm } from '@sealpod/protocol/rcar';
+import type { ReasonCode } from '@sealpod/protocol/reason-codes';
+import { failures, type Verdict } from '@sealpod/protocol/verdict';
+
+/** Evidence of one TEE and what it must be bound to. Nothing in it is verified yet. */
+export interface EvidenceToEvaluate {
+  /** TEE name of the wire, e.g. `tpm`. */
+  readonly tee: string;
+  /** The evidence as the guest sent it. */
+  readonly evidence: JsonValue;
+  /**
+   * What the report data must be: the hash of the canonical JSON of `structured`
+   * (`{"nonce", "tee-pubkey"[, "additional-evidence"]}`), or the bytes of `raw` as they are. Absent: the evidence is
+   * not bound to anything, which TEEs that need a binding refuse.
+   */
+  readonly runtimeData?: { readonly structured: JsonObject } | { readonly raw: Uint8Array };
+  /** Hash of structured runtime data; `sha384` by default. */
+  readonly hashAlgorithm?: HashAlgorithm;
+  /** The initdata the guest says it was started with: the text, or its digest only. */
+  readonly initData?: { readonly toml: string } | { readonly digest: Uint8Array };
+}
+
+export interface EvaluateRequest {
+  /** The primary TEE first, then additional devices. */
+  readonly evidences: readonly EvidenceToEvaluate[];
+  /** Only the first is used, as upstream; empty means `default`. Policy `<id>_<class>` is evaluated, e.g. `default_cpu`. */
+  readonly policyIds: readonly string[];
+  /** Becomes the token's `jti`. */
+  readonly correlationId: string;
+}
+
+/** The result of an evaluation that could be carried out. Whether the guest is trusted is `ear.status` of the submodules. */
+export interface Evaluation {
+  /** EAR as a JWT. */
+  readonly token: string;
+  /** The token's payload. */
+  readonly claims: EarClaims;
+  /** Why: every check, every measured component against its reference value. For operators only. */
+  readonly verdict: Verdict;
+  /** SHA-256 (hex) of the canonical JSON of the evaluated evidences. */
+  readonly evidenceDigest: string;
+  /** Policy id → SHA-256 (hex) of its text. */
+  readonly policyVersions: Readonly<Record<string, string>>;
+  /** Id of each reference value that was asked for → its version; 0 where none is registered. */
+  readonly referenceValueVersions: Readonly<Record<string, number>>;
+}
+
+export interface StoredPolicy {
+  readonly id: string;
+  readonly policy: string;
+  /** SHA-256 of the text, hex. */
+  readonly sha256: string;
+  /** RFC 3339. */
+  readonly updatedAt: string;
+}
+
+export interface StoredReferenceValue {
+  readonly id: string;
+  readonly value: JsonValue;
+  readonly version: number;
+  /** RFC 3339. */
+  readonly updatedAt: string;
+  /** RFC 3339; from then on the value is not used and its absence explained as expired. */
+  readonly expiresAt?: string;
+}
+
+/** The verifier of the RATS architecture: in process, or behind `attestation.proto`. */
+export interface AttestationService {
+  /**
+   * Verifies and appraises evidence.
+   *
+   * @throws AttestationRefused with the verdict tree where a check of the evidence fails; SealpodError where a request,
+   * a policy or the storage is at fault
+   */
+  evaluate(request: EvaluateRequest): Promise<Evaluation>;
+  /**
+   * The challenge text for a TEE: `inner` holds `tee` and `tee_params`. For `tpm` the JSON text
+   * `{"credential-blob", "encrypted-secret"}` where tee_params names an EK certificate and an AK; else empty.
+   */
+  challenge(inner: Readonly<Record<string, string>>): Promise<string>;
+
+  /** Stores a policy after compiling it. @throws SealpodError POLICY_INVALID, POLICY_TIMEOUT, REQUEST_FORMAT (id) */
+  setPolicy(id: string, policy: string): Promise<StoredPolicy>;
+  getPolicy(id: string): Promise<StoredPolicy | undefined>;
+  listPolicies(): Promise<StoredPolicy[]>;
+  /** False where there was none. A deleted policy refuses; it does not fall back to the built-in text. */
+  deletePolicy(id: string): Promise<boolean>;
+
+  /** @throws SealpodError REQUEST_FORMAT (id, date), REQUEST_TOO_LARGE */
+  setReferenceValue(
+    id: string,
+    value: JsonValue,
+    options?: { readonly expiresAt?: string },
+  ): Promise<StoredReferenceValue>;
+  getReferenceValue(id: string): Promise<StoredReferenceValue | undefined>;
+  listReferenceValues(): Promise<StoredReferenceValue[]>;
+  deleteReferenceValue(id: string): Promise<boolean>;
+  /** Registers every value of an RVPS message (JSON text `{"version","type","payload"}`), all or none. */
+  registerReferenceValues(message: string): Promise<void>;
+
+  /** The public keys that verify tokens. */
+  jwks(): Promise<{ readonly keys: readonly JsonObject[] }>;
+  close(): Promise<void>;
+}
+
+/** Evidence that a verifier refused. `verdict` holds each check that was made; for the audit and operators, never for the guest. */
+export class AttestationRefused extends SealpodError {
+  readonly verdict: Verdict;
+  /** SHA-256 (hex) of the canonical JSON of the refused evidences. */
+  readonly evidenceDigest: string;
+
+  constructor(verdict: Verdict, evidenceDigest: string) {
+    const first = failures(verdict)[0];
+    const code: ReasonCode = first === undefined || first.code === 'OK' ? 'INTERNAL' : first.code;
+    super(code, `evidence refused: ${first?.check ?? verdict.check}`, {
+      ...(first?.expected === undefined ? {} : { expected: first.expected }),
+      ...(first?.actual === undefined ? {} : { actual: first.actual }),
+      ...(first?.source === undefined ? {} : { source: first.source }),
+      ...(first?.fix === undefined ? {} : { fix: first.fix }),
+    });
+    this.verdict = verdict;
+    this.evidenceDigest = evidenceDigest;
+  }
+}
