@@ -30,6 +30,7 @@ export const reasonCodes = {
     'the event log holds an event that nothing accounts for',
     'compare with `sealpod podvm measure`',
   ],
+  EV_REFUSED: ['the evidence was refused and no reason was told', 'see the log of the key broker'],
   EV_TEE_UNSUPPORTED: [
     'no verifier is enabled for this TEE',
     'enable the verifier in the attestation service configuration',
@@ -76,6 +77,7 @@ export const reasonCodes = {
   KBS_KEY: ['the key broker does not hold the key that initdata pins', 'the channel is intercepted, or the pin is old'],
   // Platform
   TEE_MISSING: ['no TEE or TPM was found in the guest', 'attach a TPM'],
+  TEE_FAILED: ['the TEE or TPM of the guest failed', 'see the console log of the machine'],
   HYPERVISOR: ['the hypervisor could not start or lost the machine', 'see the adaptor log'],
   PROVIDER_IMAGE: ['the pod VM image is missing or damaged', 'build it with `sealpod podvm build`'],
   AGENT_UNREACHABLE: ['the guest agent did not answer', 'see the console log of the machine'],
