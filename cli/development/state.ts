@@ -1,14 +1,7 @@
 import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import type { Daemon } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Layout } from './layout.ts';
-
-/** One daemon of the environment. The start time tells it from a later process with the same pid. */
-export interface Daemon {
-  readonly name: string;
-  readonly pid: number;
-  /** Clock ticks since boot, field 22 of /proc/PID/stat. */
-  readonly startTime: string;
-}
 
 /** What other commands need to find a running environment. Holds no secret. */
 export interface EnvironmentState {

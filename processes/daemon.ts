@@ -3,31 +3,27 @@ import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SealpodError } from '@sealpod/protocol/errors';
-import type { Layout } from './layout.ts';
-import type { Daemon } from './state.ts';
+import { processStartTime } from './identity.ts';
+
+/** One background process. The start time tells it from a later process with the same pid. */
+export interface Daemon {
+  readonly name: string;
+  readonly pid: number;
+  /** Clock ticks since boot, field 22 of /proc/PID/stat. */
+  readonly startTime: string;
+}
 
 /** How to start one daemon and how to know that it serves. */
 export interface DaemonSpecification {
   readonly name: string;
   readonly command: string;
   readonly args: readonly string[];
+  /** Folder for `<name>.log`, which holds the output of this run only. */
+  readonly logDirectory: string;
   readonly environment?: Readonly<Record<string, string>>;
   /** Returns true once the daemon serves. Asked again every 20 ms until `readyTimeoutMs`. */
   readonly ready: () => boolean | Promise<boolean>;
   readonly readyTimeoutMs?: number;
-}
-
-/** Field 22 of /proc/PID/stat, or undefined where the process is gone or a zombie. */
-export function processStartTime(pid: number): string | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return fields[0] === 'Z' ? undefined : fields[19];
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH'))
-      return undefined;
-    throw error;
-  }
 }
 
 /** Whether exactly this daemon still runs. */
@@ -36,13 +32,13 @@ export function isRunning(daemon: Daemon): boolean {
 }
 
 /**
- * Starts a daemon in a session of its own, its output going to `<logs>/<name>.log`, and waits until it serves.
+ * Starts a daemon in a session of its own, its output going to its log file, and waits until it serves.
  *
  * @throws SealpodError INTERNAL with the end of its log, where it exits or does not serve in time.
  */
-export async function startDaemon(layout: Layout, specification: DaemonSpecification): Promise<Daemon> {
-  mkdirSync(layout.logs, { recursive: true, mode: 0o700 });
-  const logFile = join(layout.logs, `${specification.name}.log`);
+export async function startDaemon(specification: DaemonSpecification): Promise<Daemon> {
+  mkdirSync(specification.logDirectory, { recursive: true, mode: 0o700 });
+  const logFile = join(specification.logDirectory, `${specification.name}.log`);
   const log = openSync(logFile, 'w', 0o600);
   const child = spawn(specification.command, specification.args, {
     detached: true,
