@@ -1,0 +1,118 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { constants, zstdCompressSync } from 'node:zlib';
+import { type CpioEntry, writeCpio } from './cpio.ts';
+import type { Kernel } from './kernel.ts';
+import { libraryClosure } from './libraries.ts';
+
+/** Names of the partitions, by which the initrd finds them in sysfs. */
+export const rootPartitionName = 'sealpod-root';
+export const verityPartitionName = 'sealpod-verity';
+
+const busyboxPath = 'bin/busybox';
+
+/** Salt of the hash tree: fixed, so that a build gives the same bytes again. */
+export const veritySalt = '7365616c706f642d726f6f742d66696c652d73797374656d2d73616c742d7631';
+
+/**
+ * PID 1 until the root file system is there. A failed step ends the script, PID 1's end panics the kernel, and
+ * `panic=-1` resets the machine, which QEMU turns into its end: nothing runs on a root that does not verify.
+ * A block that fails verification later panics the kernel, too.
+ */
+const initScript = `#!/bin/busybox sh
+set -e
+busybox=/bin/busybox
+$busybox mount -t proc -o nosuid,nodev,noexec proc /proc
+$busybox mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
+$busybox mount -t devtmpfs -o nosuid devtmpfs /dev
+while read -r module; do $busybox insmod "/modules/$module"; done </modules/order
+roothash= rootblocks=
+for word in $($busybox cat /proc/cmdline); do
+  case "$word" in
+    roothash=*) roothash=\${word#*=} ;;
+    rootblocks=*) rootblocks=\${word#*=} ;;
+  esac
+done
+root= verity=
+for entry in /sys/class/block/*/uevent; do
+  name=\${entry%/uevent}
+  name=\${name##*/}
+  while read -r line; do
+    case "$line" in
+      PARTNAME=${rootPartitionName}) root=/dev/$name ;;
+      PARTNAME=${verityPartitionName}) verity=/dev/$name ;;
+    esac
+  done <"$entry"
+done
+if [ -z "$root" ] || [ -z "$verity" ] || [ -z "$roothash" ] || [ -z "$rootblocks" ]; then
+  echo "sealpod: no root partition or no roothash= on the command line"
+  exit 1
+fi
+/sbin/dmsetup create --noudevsync --readonly sealpod-root --table "0 $((rootblocks * 8)) verity 1 $root $verity 4096 4096 $rootblocks 1 sha256 $roothash ${veritySalt} 1 panic_on_corruption"
+/sbin/dmsetup mknodes
+$busybox mount -t erofs -o ro,nodev /dev/mapper/sealpod-root /root
+$busybox mount -t tmpfs -o nosuid,nodev,mode=0755 tmpfs /root/run
+$busybox mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs /root/tmp
+for directory in proc sys dev; do $busybox mount --move /$directory /root/$directory; done
+exec $busybox switch_root /root /usr/bin/tini -- /usr/bin/node /sealpod/guest-agent.mjs
+`;
+
+/**
+ * PID 1 of the calibration machine (see `calibrate.ts`): prints the firmware's event log, nothing else. It is never
+ * part of a pod VM image.
+ */
+const calibrationScript = `#!/bin/busybox sh
+busybox=/bin/busybox
+$busybox mount -t sysfs sysfs /sys
+$busybox mount -t securityfs securityfs /sys/kernel/security
+echo SEALPOD-EVENT-LOG-BEGIN
+$busybox base64 /sys/kernel/security/tpm0/binary_bios_measurements
+echo SEALPOD-EVENT-LOG-END
+$busybox poweroff -f
+`;
+
+export interface Initrd {
+  /** The compressed archive. */
+  readonly archive: Buffer;
+  /** Files of the packages that are in it, as paths in the unpacked packages. */
+  readonly taken: readonly string[];
+}
+
+/** The initrd of the pod VM image: busybox, dmsetup with its libraries, kernel modules and a few lines of init. */
+export async function writeInitrd(packagesRoot: string, kernel: Kernel): Promise<Initrd> {
+  const entries: CpioEntry[] = [...(await base(packagesRoot, initScript))];
+  entries.push({ path: 'root', kind: 'directory' });
+  const programs = await libraryClosure(packagesRoot, ['sbin/dmsetup']);
+  for (const file of programs) {
+    entries.push({ path: file.path, kind: 'file', content: file.content, mode: 0o755 });
+  }
+  for (const module of kernel.modules) {
+    entries.push({ path: `modules/${module.name}`, kind: 'file', content: module.content, mode: 0o644 });
+  }
+  const order = kernel.modules.map((module) => `${module.name}\n`).join('');
+  entries.push({ path: 'modules/order', kind: 'file', content: Buffer.from(order), mode: 0o644 });
+  return { archive: compress(writeCpio(entries)), taken: [busyboxPath, ...programs.map((file) => file.source)] };
+}
+
+/** The initrd of the calibration machine. */
+export async function writeCalibrationInitrd(packagesRoot: string): Promise<Buffer> {
+  return compress(writeCpio(await base(packagesRoot, calibrationScript)));
+}
+
+async function base(packagesRoot: string, script: string): Promise<CpioEntry[]> {
+  const busybox = await readFile(join(packagesRoot, busyboxPath));
+  return [
+    ...['proc', 'sys', 'dev'].map((path): CpioEntry => ({ path, kind: 'directory' })),
+    // The kernel opens it for PID 1 before anything is mounted.
+    { path: 'dev/console', kind: 'character device', major: 5, minor: 1 },
+    { path: 'bin/busybox', kind: 'file', content: busybox, mode: 0o755 },
+    { path: 'init', kind: 'file', content: Buffer.from(script), mode: 0o755 },
+  ];
+}
+
+/** Firmware and boot stub copy and hash every byte several times, so a smaller initrd starts sooner. */
+function compress(archive: Buffer): Buffer {
+  return zstdCompressSync(archive, {
+    params: { [constants.ZSTD_c_compressionLevel]: 19, [constants.ZSTD_c_checksumFlag]: 0 },
+  });
+}
