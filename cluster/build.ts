@@ -86,7 +86,9 @@ async function requireGo(): Promise<string> {
 
 /** SHA-256 over the Go version and every file the build reads, so that a change of either builds anew. */
 function contentKey(goVersion: string): string {
-  const hash = createHash('sha256').update(goVersion).update(readFileSync(fileURLToPath(import.meta.url)));
+  const hash = createHash('sha256')
+    .update(goVersion)
+    .update(readFileSync(fileURLToPath(import.meta.url)));
   const visit = (folder: string): void => {
     for (const name of readdirSync(join(sources, folder)).sort()) {
       const path = join(folder, name);
@@ -118,7 +120,8 @@ function go(directory: string, args: readonly string[], log: (line: string) => v
     child.once('error', reject);
     child.once('exit', (code) => {
       if (code === 0) resolve(output);
-      else reject(new SealpodError('INTERNAL', `go ${args[0] ?? ''} failed with ${code}`, { actual: lastLines.trim() }));
+      else
+        reject(new SealpodError('INTERNAL', `go ${args[0] ?? ''} failed with ${code}`, { actual: lastLines.trim() }));
     });
   });
 }

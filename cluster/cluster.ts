@@ -1,0 +1,160 @@
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type Daemon, isRunning, startDaemon } from '@sealpod/processes';
+import { SealpodError } from '@sealpod/protocol/errors';
+import { type ClusterAddresses, chooseAddresses } from './addresses.ts';
+import { nodeName, writeConfiguration } from './configuration.ts';
+import { importPlainImages } from './images.ts';
+import { type ClusterLayout, clusterLayout } from './layout.ts';
+import { applyManifests, coreManifests } from './manifests.ts';
+import { createClusterPki, writeKubeconfig } from './pki.ts';
+import { type ProgramContext, programSpecifications, readApiServer } from './programs.ts';
+import { removeTraces } from './traces.ts';
+
+/** What is written down about a running cluster. */
+export interface ClusterState {
+  readonly programs: string;
+  readonly addresses: ClusterAddresses;
+  readonly kubeconfig: string;
+  readonly containerdSocket: string;
+  readonly containerdFragments: string;
+  readonly daemons: readonly Daemon[];
+}
+
+/** One line of `sealpod cluster status`. */
+export interface ClusterStatus {
+  readonly running: boolean;
+  readonly daemons: readonly { readonly name: string; readonly running: boolean }[];
+  readonly kubeconfig?: string;
+}
+
+type Step = <T>(name: string, run: () => Promise<T> | T) => Promise<T>;
+
+/**
+ * Starts a disposable single-node Kubernetes and waits until its node is Ready and pods can be created.
+ *
+ * @param directory all state; a cluster that runs there is ended first, what it kept of certificates is used again
+ * @param programs folder that `buildClusterPrograms` returned
+ * @param step runs and reports one step
+ * @throws SealpodError where a program does not become ready; what was started is ended again
+ */
+export async function startCluster(directory: string, programs: string, step: Step): Promise<ClusterState> {
+  const layout = clusterLayout(directory);
+  await stopCluster(directory);
+  mkdirSync(layout.directory, { recursive: true, mode: 0o700 });
+  const tag = createHash('sha256').update(layout.directory).digest('hex').slice(0, 6);
+  const addresses = await chooseAddresses(tag);
+  const daemons: Daemon[] = [];
+  const kubeconfigOf = (name: string): string => join(layout.pki, `${name}.conf`);
+  const record = (): ClusterState => {
+    const state: ClusterState = {
+      programs,
+      addresses,
+      kubeconfig: kubeconfigOf('admin'),
+      containerdSocket: layout.containerdSocket,
+      containerdFragments: layout.containerdFragments,
+      daemons,
+    };
+    writeState(layout, state);
+    return state;
+  };
+  record();
+  try {
+    const context = await step('certificates and configuration', () => prepare(layout, addresses, programs));
+    const specifications = programSpecifications(context);
+    const start = async (name: keyof typeof specifications): Promise<void> => {
+      daemons.push(await startDaemon(specifications[name]));
+      record();
+    };
+    await step('containerd and etcd', () => Promise.all([start('containerd'), start('etcd')]));
+    await step('images of the node', () => importPlainImages(layout, programs));
+    await step('API server', () => start('kube-apiserver'));
+    await step('controllers, scheduler, kubelet, proxy, DNS', async () => {
+      await Promise.all(
+        (['kube-controller-manager', 'kube-scheduler', 'kubelet', 'kube-proxy', 'coredns'] as const).map(start),
+      );
+    });
+    await step('node Ready', () => waitForNode(context));
+    await step('cluster services', () => applyManifests(layout, programs, coreManifests(addresses)));
+    return record();
+  } catch (error) {
+    await stopCluster(directory);
+    throw error;
+  }
+}
+
+async function prepare(layout: ClusterLayout, addresses: ClusterAddresses, programs: string): Promise<ProgramContext> {
+  execFileSync('ip', ['link', 'add', addresses.bridge, 'type', 'bridge']);
+  execFileSync('ip', ['address', 'add', `${addresses.node}/24`, 'dev', addresses.bridge]);
+  execFileSync('ip', ['link', 'set', addresses.bridge, 'up']);
+  const pki = await createClusterPki(layout.pki, nodeName, addresses.node, addresses.kubernetesService);
+  const server = `https://${addresses.node}:${addresses.ports.apiserver}`;
+  for (const name of ['admin', 'controller-manager', 'scheduler', 'kubelet', 'proxy'])
+    writeKubeconfig(pki, name, server);
+  writeConfiguration(layout, addresses, pki, programs);
+  return { layout, addresses, pki, programs };
+}
+
+async function waitForNode(context: ProgramContext): Promise<void> {
+  const deadline = Date.now() + 120_000;
+  let last = 'no answer';
+  while (Date.now() < deadline) {
+    const node = await readApiServer(context, `/api/v1/nodes/${nodeName}`);
+    const account = await readApiServer(context, '/api/v1/namespaces/default/serviceaccounts/default');
+    if (node?.status === 200) {
+      const { status } = JSON.parse(node.body) as {
+        status: { conditions?: readonly { type: string; status: string; message: string }[] };
+      };
+      const ready = status.conditions?.find((condition) => condition.type === 'Ready');
+      if (ready?.status === 'True' && account?.status === 200) return;
+      last = ready?.message ?? 'the node has no Ready condition yet';
+    }
+    await delay(100);
+  }
+  throw new SealpodError('INTERNAL', 'the node did not become Ready', {
+    expected: 'Ready within 120 s',
+    actual: last,
+    fix: `see ${context.layout.logs}`,
+  });
+}
+
+/** Ends the cluster that runs below `directory` and removes everything of it but its certificates. Does nothing where none runs. */
+export async function stopCluster(directory: string): Promise<void> {
+  const layout = clusterLayout(directory);
+  const state = readState(layout);
+  if (state === undefined) return;
+  await removeTraces(layout, state);
+  rmSync(layout.stateFile, { force: true });
+}
+
+/** What runs below `directory`. */
+export function clusterStatus(directory: string): ClusterStatus {
+  const state = readState(clusterLayout(directory));
+  if (state === undefined) return { running: false, daemons: [] };
+  const daemons = state.daemons.map((daemon) => ({ name: daemon.name, running: isRunning(daemon) }));
+  return {
+    running: daemons.length > 0 && daemons.every((daemon) => daemon.running),
+    daemons,
+    kubeconfig: state.kubeconfig,
+  };
+}
+
+/** The recorded state, or undefined where no cluster was started below that folder. */
+export function readClusterState(directory: string): ClusterState | undefined {
+  return readState(clusterLayout(directory));
+}
+
+function readState(layout: ClusterLayout): ClusterState | undefined {
+  if (!existsSync(layout.stateFile)) return undefined;
+  return JSON.parse(readFileSync(layout.stateFile, 'utf8')) as ClusterState;
+}
+
+function writeState(layout: ClusterLayout, state: ClusterState): void {
+  const temporary = `${layout.stateFile}.new`;
+  writeFileSync(temporary, `${JSON.stringify(state, null, 2)}\n`);
+  chmodSync(temporary, 0o600);
+  renameSync(temporary, layout.stateFile);
+}

@@ -1,0 +1,162 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ClusterAddresses } from './addresses.ts';
+import type { ClusterLayout } from './layout.ts';
+import type { ClusterPki } from './pki.ts';
+
+/** Name of the cluster's one node. */
+export const nodeName = 'sealpod-node';
+
+/** Writes the configuration files of all programs. JSON where a program reads YAML: every JSON text is YAML. */
+export function writeConfiguration(
+  layout: ClusterLayout,
+  addresses: ClusterAddresses,
+  pki: ClusterPki,
+  programs: string,
+): void {
+  mkdirSync(join(layout.directory, 'cni'), { recursive: true });
+  mkdirSync(layout.containerdFragments, { recursive: true });
+  const write = (name: string, content: string | object): void =>
+    writeFileSync(
+      join(layout.directory, name),
+      typeof content === 'string' ? content : `${JSON.stringify(content, null, 2)}\n`,
+      { mode: 0o600 },
+    );
+  write('cni/10-bridge.conflist', networkList(layout, addresses));
+  write('containerd.toml', containerdConfiguration(layout, programs));
+  write('resolv.conf', `nameserver ${addresses.node}\n`);
+  write('kubelet.yaml', kubeletConfiguration(layout, addresses, pki));
+  write('proxy.yaml', proxyConfiguration(addresses, pki));
+  write('Corefile', corefile(addresses, pki));
+}
+
+function networkList(layout: ClusterLayout, addresses: ClusterAddresses): object {
+  const ipam = {
+    type: 'host-local',
+    dataDir: join(layout.directory, 'ipam'),
+    ranges: [[{ subnet: addresses.podSubnet }]],
+    routes: [{ dst: '0.0.0.0/0' }],
+  };
+  return {
+    cniVersion: '1.0.0',
+    name: 'kubernetes',
+    plugins: [
+      {
+        type: 'bridge',
+        bridge: addresses.bridge,
+        isGateway: true,
+        ipMasq: true,
+        ipMasqBackend: 'nftables',
+        hairpinMode: true,
+        ipam,
+      },
+      // The iptables backend leaves stale rules behind after a hard stop, and then a wrong pod answers.
+      { type: 'portmap', backend: 'nftables', capabilities: { portMappings: true } },
+    ],
+  };
+}
+
+function containerdConfiguration(layout: ClusterLayout, programs: string): string {
+  const path = (...names: readonly string[]): string => JSON.stringify(join(layout.directory, ...names));
+  return `version = 3
+root = ${path('containerd', 'root')}
+state = ${path('containerd', 'state')}
+oom_score = 0
+imports = [${JSON.stringify(join(layout.containerdFragments, '*.toml'))}]
+disabled_plugins = ["io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs", "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp", "io.containerd.nri.v1.nri"]
+[grpc]
+  address = ${JSON.stringify(layout.containerdSocket)}
+[ttrpc]
+  address = ${JSON.stringify(`${layout.containerdSocket}.ttrpc`)}
+[plugins.'io.containerd.internal.v1.opt']
+  path = ${path('opt')}
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = "localhost/pause:1"
+[plugins.'io.containerd.cri.v1.images'.registry]
+  config_path = ${path('registries')}
+[plugins.'io.containerd.grpc.v1.cri']
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+[plugins.'io.containerd.cri.v1.runtime']
+  # Raising a score back is refused where CAP_SYS_RESOURCE is missing, and every sandbox would fail.
+  restrict_oom_score_adj = true
+  # Else an \`ip netns add\` by anybody shadows these mounts and sandboxes can never be removed.
+  netns_mounts_under_state_dir = true
+  [plugins.'io.containerd.cri.v1.runtime'.cni]
+    bin_dirs = [${JSON.stringify(join(programs, 'cni'))}]
+    conf_dir = ${path('cni')}
+  [plugins.'io.containerd.cri.v1.runtime'.containerd]
+    default_runtime_name = "runc"
+    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+`;
+}
+
+function kubeletConfiguration(layout: ClusterLayout, addresses: ClusterAddresses, pki: ClusterPki): object {
+  return {
+    kind: 'KubeletConfiguration',
+    apiVersion: 'kubelet.config.k8s.io/v1beta1',
+    failCgroupV1: false,
+    cgroupDriver: 'cgroupfs',
+    enforceNodeAllocatable: [],
+    oomScoreAdj: 0,
+    failSwapOn: false,
+    address: addresses.node,
+    port: addresses.ports.kubelet,
+    readOnlyPort: 0,
+    healthzBindAddress: '127.0.0.1',
+    healthzPort: addresses.ports.kubeletHealth,
+    containerRuntimeEndpoint: `unix://${layout.containerdSocket}`,
+    podLogsDir: join(layout.directory, 'pods'),
+    authentication: {
+      anonymous: { enabled: false },
+      webhook: { enabled: true },
+      x509: { clientCAFile: pki.file('ca.crt') },
+    },
+    authorization: { mode: 'Webhook' },
+    tlsCertFile: pki.file('kubelet.crt'),
+    tlsPrivateKeyFile: pki.file('kubelet.key'),
+    clusterDomain: 'cluster.local',
+    clusterDNS: [addresses.dnsService],
+    resolvConf: join(layout.directory, 'resolv.conf'),
+    // An encrypted image is pulled and unpacked in a virtual machine before the call returns.
+    runtimeRequestTimeout: '20m',
+    evictionHard: { 'memory.available': '100Mi', 'nodefs.available': '1Gi', 'imagefs.available': '1Gi' },
+    imageGCHighThresholdPercent: 100,
+    imageGCLowThresholdPercent: 99,
+    makeIPTablesUtilChains: false,
+    nodeStatusUpdateFrequency: '4s',
+    featureGates: { RuntimeClassInImageCriApi: true },
+  };
+}
+
+function proxyConfiguration(addresses: ClusterAddresses, pki: ClusterPki): object {
+  return {
+    kind: 'KubeProxyConfiguration',
+    apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
+    mode: 'nftables',
+    bindAddress: addresses.node,
+    clientConnection: { kubeconfig: pki.file('proxy.conf') },
+    hostnameOverride: nodeName,
+    clusterCIDR: addresses.podSubnet,
+    // Pods on one bridge reach each other without passing the node's routing, so replies need the node's address.
+    nftables: { masqueradeAll: true },
+    healthzBindAddress: `127.0.0.1:${addresses.ports.proxyHealth}`,
+    metricsBindAddress: `127.0.0.1:${addresses.ports.proxyMetrics}`,
+    conntrack: { maxPerCore: 0, min: 0, tcpEstablishedTimeout: '0s', tcpCloseWaitTimeout: '0s' },
+  };
+}
+
+function corefile(addresses: ClusterAddresses, pki: ClusterPki): string {
+  return `.:53 {
+  bind ${addresses.node}
+  errors
+  ready 127.0.0.1:0
+  kubernetes cluster.local in-addr.arpa ip6.arpa {
+    kubeconfig ${pki.file('admin.conf')} sealpod
+    pods verified
+  }
+  cache 5
+}
+`;
+}

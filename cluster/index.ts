@@ -1,0 +1,15 @@
+/**
+ * A disposable single-node Kubernetes for development and tests: real programs, built from Go modules, no container
+ * engine needed.
+ *
+ * @module
+ */
+export { buildClusterPrograms } from './build.ts';
+export {
+  type ClusterState,
+  type ClusterStatus,
+  clusterStatus,
+  readClusterState,
+  startCluster,
+  stopCluster,
+} from './cluster.ts';

@@ -1,0 +1,89 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { isRunning, stopDaemon } from '@sealpod/processes';
+import type { ClusterState } from './cluster.ts';
+import type { ClusterLayout } from './layout.ts';
+
+/** Ends a cluster's programs and pods and removes what they left in the kernel and on disk. Touches nothing of others. */
+export async function removeTraces(layout: ClusterLayout, state: ClusterState): Promise<void> {
+  const named = (...names: readonly string[]) => state.daemons.filter((daemon) => names.includes(daemon.name));
+  await Promise.all(
+    named('kubelet', 'kube-proxy', 'kube-scheduler', 'kube-controller-manager', 'coredns').map((daemon) =>
+      stopDaemon(daemon, 3000),
+    ),
+  );
+  if (named('containerd').some(isRunning)) removeTasks(layout, state.programs);
+  await Promise.all(named('kube-apiserver', 'etcd', 'containerd').map((daemon) => stopDaemon(daemon, 5000)));
+  killShims(layout);
+  unmountBelow(layout.directory);
+  removeCgroups();
+  removeTables(state);
+  for (const name of ['etcd', 'containerd', 'kubelet', 'ipam', 'pods', 'opt', 'controller-manager', 'scheduler']) {
+    rmSync(join(layout.directory, name), { recursive: true, force: true });
+  }
+  for (const socket of ['', '.ttrpc']) rmSync(`${layout.containerdSocket}${socket}`, { force: true });
+}
+
+function removeTasks(layout: ClusterLayout, programs: string): void {
+  const ctr = (...args: readonly string[]): string =>
+    spawnSync(join(programs, 'ctr'), ['-a', layout.containerdSocket, '-n', 'k8s.io', ...args], {
+      encoding: 'utf8',
+      timeout: 10_000,
+    }).stdout ?? '';
+  const list = (kind: string): string[] => ctr(kind, 'ls', '-q').split('\n').filter(Boolean);
+  const tasks = list('tasks');
+  if (tasks.length > 0) ctr('tasks', 'rm', '-f', ...tasks);
+  const containers = list('containers');
+  if (containers.length > 0) ctr('containers', 'rm', ...containers);
+}
+
+/** Shims outlive containerd by design; those of this cluster name its socket on their command line. */
+function killShims(layout: ClusterLayout): void {
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    let commandLine: string[];
+    try {
+      commandLine = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+    } catch (error) {
+      if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH')) continue;
+      throw error;
+    }
+    const isShim = commandLine[0]?.includes('containerd-shim') ?? false;
+    if (isShim && commandLine.includes(layout.containerdSocket)) process.kill(Number(pid), 'SIGKILL');
+  }
+}
+
+function unmountBelow(directory: string): void {
+  const mounts = readFileSync('/proc/self/mounts', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' ')[1] ?? '')
+    .filter((path) => path.startsWith(`${directory}/`));
+  for (const path of mounts.sort().reverse()) execFileSync('umount', ['-l', path]);
+}
+
+/** Removes the empty groups that the kubelet made; a group that still holds a process stays. */
+function removeCgroups(): void {
+  const remove = (path: string): void => {
+    for (const entry of readdirSync(path, { withFileTypes: true }))
+      if (entry.isDirectory()) remove(join(path, entry.name));
+    try {
+      rmdirSync(path);
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === 'EBUSY')) throw error;
+    }
+  };
+  for (const controller of readdirSync('/sys/fs/cgroup')) {
+    const path = join('/sys/fs/cgroup', controller, 'kubepods');
+    if (existsSync(path)) remove(path);
+  }
+}
+
+/** Network objects whose names are this cluster's, and the tables that only its programs make. */
+function removeTables(state: ClusterState): void {
+  spawnSync('ip', ['link', 'delete', state.addresses.bridge], { stdio: 'ignore' });
+  for (const family of ['ip', 'ip6', 'inet']) {
+    for (const table of ['kube-proxy', 'cni_hostport', 'cni_plugins_masquerade']) {
+      spawnSync('nft', ['delete', 'table', family, table], { stdio: 'ignore' });
+    }
+  }
+}
