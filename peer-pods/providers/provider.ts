@@ -1,0 +1,80 @@
+/**
+ * What a place that runs pod VMs (a hypervisor, a cloud) has to do for the adaptor.
+ *
+ * @module
+ */
+
+/** A process that cannot be mistaken for a later one with the same number. */
+export interface ProcessIdentity {
+  readonly pid: number;
+  /** Field 22 of /proc/<pid>/stat: clock ticks from boot to start, as text. */
+  readonly startTime: string;
+}
+
+/** Something outside that has to be undone one day. */
+export type Effect =
+  | { readonly kind: 'directory'; readonly path: string }
+  | { readonly kind: 'socket'; readonly path: string }
+  | { readonly kind: 'tap'; readonly netnsPath: string; readonly name: string }
+  /** `marker` stands in the command line of this process and of no other's, e.g. the path of a file in the sandbox's directory. */
+  | { readonly kind: 'process'; readonly role: string; readonly marker: string };
+
+/** The adaptor's journal as a provider sees it, for one sandbox. */
+export interface EffectJournal {
+  /** Durable before it resolves. Call it before the effect happens. */
+  intend(effect: Effect): Promise<void>;
+  /** The effect has happened; for a process, which one it is. */
+  complete(effect: Effect, identity?: ProcessIdentity): Promise<void>;
+}
+
+/** Where the VM's network card plugs in: the tap exists already and is tied to the pod's interface. */
+export interface InstanceNetwork {
+  /** The pod's network namespace, which the hypervisor has to enter to open the tap. */
+  readonly netnsPath: string;
+  readonly tapName: string;
+  /** The card's address: that of the pod's interface. */
+  readonly macAddress: string;
+  readonly mtu: number;
+}
+
+/** Names one instance, before and after it exists. */
+export interface InstanceReference {
+  readonly sandboxId: string;
+  /** `podvm-<pod>-<first eight of the sandbox id>`: lower-case letters, digits, dashes; at most 63. */
+  readonly name: string;
+  /** A directory of this sandbox alone, mode 0700, made by the adaptor, which removes it with all its files in the end. */
+  readonly directory: string;
+}
+
+export interface InstanceRequest extends InstanceReference {
+  readonly vcpus: number;
+  readonly memoryMiB: number;
+  /** The initdata document (TOML) exactly as it is to be measured; absent where the pod has none. */
+  readonly initdata?: Uint8Array | undefined;
+  readonly network?: InstanceNetwork | undefined;
+  readonly effects: EffectJournal;
+  /** Aborted when nobody waits any more; whatever was begun is deleted afterwards. */
+  readonly signal: AbortSignal;
+}
+
+export interface Instance extends InstanceReference {
+  /** The provider's own name of it: for a local hypervisor its process id, as text. */
+  readonly id: string;
+  /** Unix socket that carries the bytes of the guest's agent channel. It may be served a little after the instance exists. */
+  readonly agentSocketPath: string;
+  /** File to which the guest's console is written; its end is quoted when a guest does not come up. */
+  readonly consoleLogPath?: string | undefined;
+}
+
+/** All its failures are SealpodErrors: HYPERVISOR, PROVIDER_IMAGE, PREREQUISITE. */
+export interface Provider {
+  readonly name: string;
+  /** Starts the VM and returns as soon as it runs; does not wait for the guest. On failure it leaves nothing running. */
+  createInstance(request: InstanceRequest): Promise<Instance>;
+  /** The instance if it still runs, so that a restarted adaptor can adopt it; undefined if it does not. */
+  findInstance(reference: InstanceReference): Promise<Instance | undefined>;
+  /** Ends the instance and everything that belongs to it, even one that was created only in part. Does nothing where there is none. */
+  deleteInstance(reference: InstanceReference): Promise<void>;
+  /** Every instance of this adaptor's configuration that runs, known or not. */
+  listInstances(): Promise<readonly Instance[]>;
+}
