@@ -87,7 +87,8 @@ export function parseConfiguration(text: string, path: string): ShimConfiguratio
   for (const [key, value] of Object.entries(values)) {
     if (!Object.hasOwn(defaultConfiguration, key)) throw refuse(path, `unknown setting ${JSON.stringify(key)}`);
     const model = defaultConfiguration[key as keyof ShimConfiguration];
-    if (!fits(value, model)) throw refuse(path, `${key} has the wrong type, expected one like ${JSON.stringify(model)}`);
+    if (!fits(value, model))
+      throw refuse(path, `${key} has the wrong type, expected one like ${JSON.stringify(model)}`);
   }
   return { ...defaultConfiguration, ...(values as Partial<ShimConfiguration>) };
 }

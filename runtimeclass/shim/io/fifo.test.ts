@@ -50,7 +50,9 @@ test('input ends only after CloseIO and the end of every other writer', async ()
   })();
   execFileSync('sh', ['-c', `printf one > ${path}`]);
   execFileSync('sh', ['-c', `printf two > ${path}`]);
-  const late = spawn('sh', ['-c', `exec 3>${path}; read x; printf three >&3`], { stdio: ['pipe', 'ignore', 'inherit'] });
+  const late = spawn('sh', ['-c', `exec 3>${path}; read x; printf three >&3`], {
+    stdio: ['pipe', 'ignore', 'inherit'],
+  });
   await expect.poll(() => Buffer.concat(received).toString()).toBe('onetwo');
   source.closeWriter();
   late.stdin.end('\n');

@@ -1,0 +1,72 @@
+import { SealpodError } from '@sealpod/protocol/errors';
+import { Hypervisor } from '@sealpod/protocol/gen/kata/hypervisor_pb';
+import { type Client, createClient, TtrpcConnection, TtrpcError } from '@sealpod/protocol/ttrpc';
+
+const dialMs = 5000;
+
+/**
+ * Calls the adaptor on a connection of its own, as upstream's shim does: the adaptor may be restarted between two calls.
+ *
+ * @throws SealpodError HYPERVISOR when the adaptor is not there; TtrpcError with the adaptor's own words when it refuses.
+ */
+async function call<T>(socketPath: string, run: (client: Client<typeof Hypervisor>) => Promise<T>): Promise<T> {
+  let connection: TtrpcConnection;
+  try {
+    connection = await TtrpcConnection.connect(socketPath, { timeoutMs: dialMs });
+  } catch (cause) {
+    throw new SealpodError('HYPERVISOR', `no adaptor answers on ${socketPath}`, {
+      fix: 'start the cloud-api-adaptor (`sealpod up`), or set hypervisorSocket in the shim configuration',
+      cause,
+    });
+  }
+  try {
+    return await run(createClient(Hypervisor, connection));
+  } finally {
+    connection.close();
+  }
+}
+
+/** The machine of one pod, driven through the adaptor's `hypervisor.Hypervisor`. */
+export class PodMachine {
+  readonly id: string;
+  readonly #socketPath: string;
+
+  constructor(id: string, socketPath: string) {
+    this.id = id;
+    this.#socketPath = socketPath;
+  }
+
+  /** Reserves the machine. Returns the unix socket on which its agent answers once it is started. */
+  async create(annotations: Record<string, string>, networkNamespacePath: string, timeoutMs: number): Promise<string> {
+    const { agentSocketPath } = await call(this.#socketPath, (client) =>
+      client.createVM({ id: this.id, annotations, networkNamespacePath }, { timeoutMs }),
+    );
+    return agentSocketPath.replace(/^remote:\/\//, '');
+  }
+
+  /** Starts the machine and waits until its agent can be reached. */
+  async start(timeoutMs: number): Promise<void> {
+    await call(this.#socketPath, (client) => client.startVM({ id: this.id }, { timeoutMs }));
+  }
+
+  /** Stops the machine. One that the adaptor no longer knows is stopped. */
+  async stop(timeoutMs: number): Promise<void> {
+    try {
+      await call(this.#socketPath, (client) => client.stopVM({ id: this.id }, { timeoutMs }));
+    } catch (thrown) {
+      if (thrown instanceof TtrpcError && /unknown|not found|no such/i.test(thrown.message)) return;
+      throw thrown;
+    }
+  }
+
+  /** Whether the adaptor itself answers: a guest that does not answer while its adaptor does is gone. */
+  async adaptorAnswers(): Promise<boolean> {
+    try {
+      await call(this.#socketPath, (client) => client.version({ version: '' }, { timeoutMs: dialMs }));
+      return true;
+    } catch (thrown) {
+      // Even a refusal is an answer.
+      return thrown instanceof TtrpcError;
+    }
+  }
+}

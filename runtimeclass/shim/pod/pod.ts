@@ -1,0 +1,304 @@
+import { writeFileSync } from 'node:fs';
+import { timestampFromDate } from '@bufbuild/protobuf/wkt';
+import { SealpodError } from '@sealpod/protocol/errors';
+import { TaskExitSchema, TaskOOMSchema } from '@sealpod/protocol/gen/containerd/events_pb';
+import { Status as TaskStatus } from '@sealpod/protocol/gen/containerd/task_types_pb';
+import { Status, TtrpcError } from '@sealpod/protocol/ttrpc';
+import { readConfiguration, type ShimConfiguration } from '../configuration.ts';
+import type { EventPublisher } from '../events/publisher.ts';
+import { type GuestConnection, isNotFound } from '../guest/connection.ts';
+import { PodMachine } from '../guest/hypervisor.ts';
+import type { Logger } from '../log.ts';
+import { copyRequests } from '../mounts/copy.ts';
+import { planMounts } from '../mounts/plan.ts';
+import { guestPullStorage } from '../mounts/storage.ts';
+import { adaptSpecification, sharesProcessNamespace } from '../oci/adapt.ts';
+import type { Specification } from '../oci/specification.ts';
+import { specificationToAgent } from '../oci/to-agent.ts';
+import { removeState, writeState } from '../state-file.ts';
+import { type Container, readSpecification } from './container.ts';
+import { startGuest } from './guest-setup.ts';
+import { GuestProcess, type StandardStreams } from './process.ts';
+
+/** Exit status of what ran in a machine that is gone. */
+const killedStatus = 137;
+const stopMs = 60_000;
+const stopAttempts = 3;
+const removalSeconds = 10;
+
+export interface PodOptions {
+  /** Where the shim listens; the state file stands beside it. */
+  readonly socketPath: string;
+  readonly publisher: EventPublisher;
+  readonly log: Logger;
+}
+
+/** One pod: its machine, its guest and its containers. All it knows is in memory; State never asks the guest. */
+export class Pod {
+  readonly containers = new Map<string, Container>();
+  readonly #options: PodOptions;
+  #sandboxId = '';
+  #configuration: ShimConfiguration | undefined;
+  #machine: PodMachine | undefined;
+  #guest: GuestConnection | undefined;
+  #stopping: Promise<void> | undefined;
+
+  constructor(options: PodOptions) {
+    this.#options = options;
+  }
+
+  get sandboxId(): string {
+    return this.#sandboxId;
+  }
+
+  /** The connection to the guest. @throws TtrpcError failed precondition before the sandbox is created. */
+  get guest(): GuestConnection {
+    if (this.#guest === undefined) throw new TtrpcError(Status.failedPrecondition, 'the sandbox is not running');
+    return this.#guest;
+  }
+
+  get #agentTimeout(): { timeoutMs: number } {
+    return { timeoutMs: (this.#configuration?.agentTimeout ?? 60) * 1000 };
+  }
+
+  /**
+   * Task.Create: for a sandbox the machine is started first; then the container is created in the guest, which pulls its
+   * image. A sandbox that fails leaves no machine behind.
+   */
+  async create(id: string, bundle: string, streams: StandardStreams, configPath: string): Promise<Container> {
+    if (this.containers.has(id)) throw new TtrpcError(Status.alreadyExists, `container ${id} exists`);
+    const { specification, kind } = readSpecification(bundle);
+    if (kind === 'pod_container') return this.#createContainer(id, bundle, streams, specification, kind);
+    if (this.#machine !== undefined) throw new TtrpcError(Status.alreadyExists, 'this shim has its sandbox already');
+    this.#sandboxId = id;
+    const configuration = readConfiguration(configPath);
+    this.#configuration = configuration;
+    const machine = new PodMachine(id, configuration.hypervisorSocket);
+    this.#machine = machine;
+    writeState(this.#options.socketPath, {
+      version: 1,
+      id,
+      pid: process.pid,
+      bundle,
+      hypervisorSocket: configuration.hypervisorSocket,
+    });
+    try {
+      const guest = await startGuest(machine, id, specification, configuration, this.#options.log);
+      this.#guest = guest;
+      void guest.lost.then((reason) => this.stop(`the guest is gone: ${reason}`));
+      void this.#watchMemory(guest);
+      return await this.#createContainer(id, bundle, streams, specification, kind);
+    } catch (thrown) {
+      await this.stop(`the sandbox could not be created: ${String(thrown)}`);
+      throw thrown;
+    }
+  }
+
+  async #createContainer(
+    id: string,
+    bundle: string,
+    streams: StandardStreams,
+    specification: Specification,
+    kind: Container['kind'],
+  ): Promise<Container> {
+    const guest = this.guest;
+    const configuration = this.#configuration;
+    if (configuration === undefined) throw new SealpodError('INTERNAL', 'a container before its sandbox');
+    const plan = planMounts(id, specification.mounts ?? []);
+    // Before anything is copied: an image that is not named fails at once.
+    const rootFilesystem = guestPullStorage(id, specification, kind);
+    for (const copy of plan.copies) {
+      for await (const request of copyRequests(copy, configuration)) {
+        await guest.call((agent) => agent.copyFile(request, this.#agentTimeout));
+      }
+    }
+    const adapted = adaptSpecification(specification, {
+      containerId: id,
+      bundle,
+      kind,
+      mounts: plan.mounts,
+      disableSeccomp: configuration.disableGuestSeccomp,
+    });
+    await guest.call((agent) =>
+      agent.createContainer(
+        {
+          containerId: id,
+          execId: '',
+          storages: [rootFilesystem, ...plan.storages],
+          OCI: specificationToAgent(adapted),
+          sandboxPidns: sharesProcessNamespace(specification),
+        },
+        { timeoutMs: this.#createTimeout(specification, configuration) },
+      ),
+    );
+    const container: Container = {
+      id,
+      bundle,
+      kind,
+      specification,
+      process: new GuestProcess(id, '', streams, guest, this.#options.log),
+      execs: new Map(),
+      removal: undefined,
+    };
+    this.containers.set(id, container);
+    this.#announceExit(container.process);
+    return container;
+  }
+
+  #createTimeout(specification: Specification, configuration: ShimConfiguration): number {
+    const annotation = specification.annotations?.['io.katacontainers.config.runtime.create_container_timeout'];
+    if (annotation === undefined) return configuration.createContainerTimeout * 1000;
+    const seconds = Number(annotation);
+    if (!Number.isInteger(seconds) || seconds <= 0 || seconds > 24 * 3600) {
+      throw new SealpodError('REQUEST_FORMAT', 'annotation create_container_timeout is no number of seconds', {
+        expected: '1 to 86400',
+        actual: annotation,
+      });
+    }
+    return seconds * 1000;
+  }
+
+  /** Starts the first process of a container. The end of a sandbox's first process is the end of the pod. */
+  async start(container: Container): Promise<void> {
+    const { id, kind } = container;
+    await container.process.start(
+      () => this.guest.call((agent) => agent.startContainer({ containerId: id }, this.#agentTimeout)),
+      {
+        silent: kind === 'pod_sandbox',
+        ending: async () => {
+          await this.#saveTerminationMessage(container);
+          if (kind === 'pod_container') void this.remove(container);
+          else await this.stop('its first process has ended');
+        },
+      },
+    );
+  }
+
+  /** Adds a process; it runs when started. */
+  addExec(container: Container, execId: string, streams: StandardStreams): GuestProcess {
+    const added = new GuestProcess(container.id, execId, streams, this.guest, this.#options.log);
+    this.#announceExit(added);
+    return added;
+  }
+
+  /** Removes a container from the guest, once. Failures are logged: the guest ends with the pod. */
+  remove(container: Container): Promise<void> {
+    container.removal ??= (async () => {
+      if (this.#stopping !== undefined) return;
+      try {
+        await this.guest
+          .call((agent) =>
+            agent.signalProcess({ containerId: container.id, execId: '', signal: 9 }, this.#agentTimeout),
+          )
+          .catch((error) => this.#options.log.debug('signal before removal', { error }));
+        await this.guest.call((agent) =>
+          agent.removeContainer({ containerId: container.id, timeout: removalSeconds }, this.#agentTimeout),
+        );
+      } catch (error) {
+        if (!isNotFound(error)) this.#options.log.info('cannot remove a container', { container: container.id, error });
+      }
+    })();
+    return container.removal;
+  }
+
+  /** Stops the machine, once; all that ran in it has then exited with 137, the sandbox last. */
+  stop(reason: string): Promise<void> {
+    this.#stopping ??= this.#stop(reason);
+    return this.#stopping;
+  }
+
+  async #stop(reason: string): Promise<void> {
+    this.#options.log.info('stopping the machine', { reason });
+    this.#guest?.close();
+    const sandbox = this.containers.get(this.#sandboxId);
+    for (const container of this.containers.values()) {
+      for (const { process: exec } of container.execs.values()) exec.finish(killedStatus);
+      if (container !== sandbox) container.process.finish(killedStatus);
+    }
+    await this.#stopMachine();
+    // Only now may the network of the pod be taken down, which follows the sandbox's exit.
+    sandbox?.process.finish(killedStatus);
+  }
+
+  async #stopMachine(): Promise<void> {
+    for (let attempt = 1; attempt <= stopAttempts; attempt++) {
+      try {
+        await this.#machine?.stop(stopMs);
+        removeState(this.#options.socketPath);
+        return;
+      } catch (error) {
+        this.#options.log.info('cannot stop the machine', { attempt, error });
+        await new Promise((resolve) => setTimeout(resolve, 500));
+      }
+    }
+    // The state file stays: the next shim on this node stops the machine when the adaptor is back.
+  }
+
+  /** True when nothing is left that containerd may ask for. */
+  get idle(): boolean {
+    return this.containers.size === 0;
+  }
+
+  #announceExit(task: GuestProcess): void {
+    void task.exited.then((exit) =>
+      this.#options.publisher.publish('/tasks/exit', TaskExitSchema, {
+        containerId: task.containerId,
+        id: task.execId === '' ? task.containerId : task.execId,
+        pid: process.pid,
+        exitStatus: exit.status,
+        exitedAt: timestampFromDate(exit.at),
+      }),
+    );
+  }
+
+  /** terminationMessagePolicy File: the guest's file is written where kubelet looks for it. */
+  async #saveTerminationMessage(container: Container): Promise<void> {
+    const path = container.specification.annotations?.['io.kubernetes.container.terminationMessagePath'];
+    const policy = container.specification.annotations?.['io.kubernetes.container.terminationMessagePolicy'];
+    if (path === undefined || policy !== 'File') return;
+    const target = (container.specification.mounts ?? []).find((mount) => mount.destination === path)?.source;
+    if (target === undefined) return;
+    try {
+      const { data } = await this.guest.call((agent) =>
+        agent.getDiagnosticData({ logType: 'termination_log', containerId: container.id }, this.#agentTimeout),
+      );
+      if (data !== '') writeFileSync(target, data);
+    } catch (error) {
+      // Denied by default in upstream's policies.
+      this.#options.log.debug('no termination message', { container: container.id, error });
+    }
+  }
+
+  async #watchMemory(guest: GuestConnection): Promise<void> {
+    while (this.#stopping === undefined) {
+      try {
+        const { containerId } = await guest.waitCall((agent) => agent.getOOMEvent({}));
+        this.#options.publisher.publish('/tasks/oom', TaskOOMSchema, { containerId });
+      } catch (error) {
+        this.#options.log.debug('no more out-of-memory events', { error });
+        return;
+      }
+    }
+  }
+
+  /** A container by its id. @throws TtrpcError not found. */
+  container(id: string): Container {
+    const found = this.containers.get(id);
+    if (found === undefined) throw new TtrpcError(Status.notFound, `container ${id} not found`);
+    return found;
+  }
+
+  /** A process by container and exec id (empty for the first). @throws TtrpcError not found. */
+  process(id: string, execId: string): GuestProcess {
+    const container = this.container(id);
+    if (execId === '') return container.process;
+    const exec = container.execs.get(execId);
+    if (exec === undefined) throw new TtrpcError(Status.notFound, `exec ${execId} of container ${id} not found`);
+    return exec.process;
+  }
+
+  /** Whether the process runs, and not merely exists. */
+  static running(task: GuestProcess): boolean {
+    return task.status === TaskStatus.RUNNING || task.status === TaskStatus.PAUSED;
+  }
+}

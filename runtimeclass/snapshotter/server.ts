@@ -1,0 +1,108 @@
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { dirname } from 'node:path';
+import {
+  Server,
+  ServerCredentials,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type sendUnaryData,
+} from '@grpc/grpc-js';
+import { SealpodError } from '@sealpod/protocol/errors';
+import { Snapshots } from '@sealpod/protocol/gen/containerd/snapshots_pb';
+import { toGrpcServiceDefinition } from '@sealpod/protocol/grpc';
+import { toTtrpcError } from '@sealpod/protocol/ttrpc';
+import { SnapshotService } from './service.ts';
+
+/** Settings of the snapshotter, as its configuration file has them (JSON). */
+export interface SnapshotterConfiguration {
+  /** Unix socket for containerd's `proxy_plugins` entry. */
+  readonly socket: string;
+  /** Directory for its record; survives restarts. */
+  readonly root: string;
+}
+
+/** Whether somebody serves the socket: a second snapshotter must not take it from the first. */
+function answers(socketPath: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(socketPath);
+    const settle = (answer: boolean) => () => {
+      socket.destroy();
+      resolve(answer);
+    };
+    socket.once('connect', settle(true)).once('error', settle(false));
+  });
+}
+
+const grpcError = (thrown: unknown): { code: number; details: string } => {
+  const { status, message } = toTtrpcError(thrown);
+  return { code: status, details: message };
+};
+
+function unary<Q, R>(run: (request: Q) => R) {
+  return (call: ServerUnaryCall<Q, R>, callback: sendUnaryData<R>): void => {
+    try {
+      callback(null, run(call.request));
+    } catch (thrown) {
+      callback(grpcError(thrown));
+    }
+  };
+}
+
+/**
+ * Serves the snapshot service on a unix socket until the returned function is called.
+ *
+ * @throws SealpodError PREREQUISITE when another process serves the socket.
+ */
+export async function serveSnapshotter(configuration: SnapshotterConfiguration): Promise<() => Promise<void>> {
+  const { socket, root } = configuration;
+  if (existsSync(socket)) {
+    if (await answers(socket)) {
+      throw new SealpodError('PREREQUISITE', `another snapshotter serves ${socket}`, {
+        fix: 'stop it, or set another socket in the configuration',
+      });
+    }
+    rmSync(socket);
+  }
+  mkdirSync(dirname(socket), { recursive: true });
+  const service = new SnapshotService(root);
+  const server = new Server();
+  server.addService(toGrpcServiceDefinition(Snapshots), {
+    prepare: unary(service.prepare.bind(service)),
+    view: unary(service.view.bind(service)),
+    mounts: unary(service.mounts.bind(service)),
+    commit: unary(service.commit.bind(service)),
+    remove: unary(service.remove.bind(service)),
+    stat: unary(service.stat.bind(service)),
+    update: unary(service.update.bind(service)),
+    usage: unary(service.usage.bind(service)),
+    cleanup: unary(service.cleanup.bind(service)),
+    list: (call: ServerWritableStream<Parameters<SnapshotService['list']>[0], unknown>): void => {
+      try {
+        for (const response of service.list(call.request)) call.write(response);
+        call.end();
+      } catch (thrown) {
+        call.emit('error', grpcError(thrown));
+      }
+    },
+  });
+  // Whoever can reach the socket can make containerd believe in layers: only its owner may.
+  const mask = process.umask(0o177);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.bindAsync(`unix://${socket}`, ServerCredentials.createInsecure(), (error) =>
+        error === null ? resolve() : reject(error),
+      );
+    });
+  } catch (cause) {
+    service.close();
+    throw new SealpodError('PREREQUISITE', `cannot serve ${socket}`, { cause });
+  } finally {
+    process.umask(mask);
+  }
+  return async () => {
+    server.forceShutdown();
+    service.close();
+    rmSync(socket, { force: true });
+  };
+}
