@@ -1,4 +1,5 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { ProcessIdentity } from '../providers/provider.ts';
@@ -30,26 +31,34 @@ export function commandLineOf(pid: number): string[] {
   }
 }
 
-/** The running processes with `marker` in one of their arguments, but never this one. */
-export function findProcesses(marker: string): ProcessIdentity[] {
+/** What tells a process of ours from any other: its program and a text that only its arguments hold. */
+export interface ProcessPattern {
+  /** Base name of /proc/<pid>/exe. */
+  readonly executable: string;
+  /** Part of one argument. */
+  readonly marker: string;
+}
+
+/** The running processes that match, but never this one. */
+export function findProcesses(pattern: ProcessPattern): ProcessIdentity[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
-    .filter((name) => commandLineOf(Number(name)).some((argument) => argument.includes(marker)))
+    .filter((name) => matches(Number(name), pattern))
     .flatMap((name) => identityOf(Number(name)) ?? []);
 }
 
 /**
- * Ends a process: SIGTERM, and SIGKILL after `graceMs`. It is signalled only while its start time and its command line
- * are the expected ones, so a number that was given to another process since is left alone.
+ * Ends a process: SIGTERM, and SIGKILL after `graceMs`. It is signalled only while its start time, its program and its
+ * command line are the expected ones, so a number that was given to another process since is left alone.
  * Throws HYPERVISOR where it outlives SIGKILL by five seconds.
  */
-export async function endProcess(identity: ProcessIdentity, marker: string, graceMs: number): Promise<void> {
+export async function endProcess(identity: ProcessIdentity, pattern: ProcessPattern, graceMs: number): Promise<void> {
   const signals: [NodeJS.Signals, number][] = [
     ['SIGTERM', graceMs],
     ['SIGKILL', 5000],
   ];
   for (const [signal, patienceMs] of signals) {
-    if (!isOurs(identity, marker)) return;
+    if (!isRunning(identity) || !matches(identity.pid, pattern)) return;
     try {
       process.kill(identity.pid, signal);
     } catch (error) {
@@ -68,8 +77,19 @@ export async function endProcess(identity: ProcessIdentity, marker: string, grac
   });
 }
 
-function isOurs(identity: ProcessIdentity, marker: string): boolean {
-  return isRunning(identity) && commandLineOf(identity.pid).some((argument) => argument.includes(marker));
+function matches(pid: number, { executable, marker }: ProcessPattern): boolean {
+  return executableOf(pid) === executable && commandLineOf(pid).some((argument) => argument.includes(marker));
+}
+
+function executableOf(pid: number): string | undefined {
+  try {
+    // An updated package leaves its running program under this suffix.
+    return basename(readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, ''));
+  } catch (error) {
+    // Kernel threads have none; another user's may not be looked at.
+    if (isGone(error) || (error as NodeJS.ErrnoException).code === 'EACCES') return undefined;
+    throw error;
+  }
 }
 
 function stateOf(pid: number): ProcessState | undefined {

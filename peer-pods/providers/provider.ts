@@ -16,8 +16,11 @@ export type Effect =
   | { readonly kind: 'directory'; readonly path: string }
   | { readonly kind: 'socket'; readonly path: string }
   | { readonly kind: 'tap'; readonly netnsPath: string; readonly name: string }
-  /** `marker` stands in the command line of this process and of no other's, e.g. the path of a file in the sandbox's directory. */
-  | { readonly kind: 'process'; readonly role: string; readonly marker: string };
+  /**
+   * `marker` stands in an argument of this process and of no other of the same program, e.g. the path of a file in the
+   * sandbox's directory; `executable` is the base name of the program (of /proc/<pid>/exe).
+   */
+  | { readonly kind: 'process'; readonly role: string; readonly executable: string; readonly marker: string };
 
 /** The adaptor's journal as a provider sees it, for one sandbox. */
 export interface EffectJournal {
@@ -69,6 +72,8 @@ export interface Instance extends InstanceReference {
 /** All its failures are SealpodErrors: HYPERVISOR, PROVIDER_IMAGE, PREREQUISITE. */
 export interface Provider {
   readonly name: string;
+  /** User id as whom the hypervisor opens the tap; absent: the adaptor's own. */
+  readonly tapOwner?: number | undefined;
   /** Starts the VM and returns as soon as it runs; does not wait for the guest. On failure it leaves nothing running. */
   createInstance(request: InstanceRequest): Promise<Instance>;
   /** The instance if it still runs, so that a restarted adaptor can adopt it; undefined if it does not. */
@@ -78,3 +83,17 @@ export interface Provider {
   /** Every instance of this adaptor's configuration that runs, known or not. */
   listInstances(): Promise<readonly Instance[]>;
 }
+
+/** What the adaptor gives a provider when it makes it. */
+export interface ProviderContext {
+  /** Parent of all sandbox directories. */
+  readonly podsDirectory: string;
+  /** Writes one structured line to the adaptor's log. */
+  readonly log: (level: 'info' | 'warn' | 'error', message: string, fields?: Record<string, unknown>) => void;
+}
+
+/**
+ * Each provider's folder exports one from its `index.ts`, as `createProvider`. `options` is the member `provider` of the
+ * adaptor's configuration file without its `name`; the factory validates it. Throws SealpodError USAGE or PREREQUISITE.
+ */
+export type ProviderFactory = (options: unknown, context: ProviderContext) => Promise<Provider>;
