@@ -1,0 +1,50 @@
+import { SealpodError } from '@sealpod/protocol/errors';
+import { asJsonObject, optionalMember, parseJson, stringMember } from '@sealpod/protocol/json';
+import type { Answer } from '../server/exchange.ts';
+import { jsonAnswer } from './answers.ts';
+import type { AdminRequest } from './api.ts';
+import { forwardRecorded } from './decisions.ts';
+
+const absent = (id: string) => new SealpodError('NOT_FOUND', 'there is no such reference value', { actual: id });
+
+/** `GET /admin/v1/reference-values` → `{"reference-values": [{id, value, version, updatedAt, expiresAt?}]}`. */
+export async function getReferenceValues({ parts, correlationId }: AdminRequest): Promise<Answer> {
+  return jsonAnswer(correlationId, { 'reference-values': await parts.attestation.listReferenceValues() });
+}
+
+/** `GET /admin/v1/reference-values/{id}`; a slash in an id is sent percent-encoded. */
+export async function getReferenceValue({ parts, correlationId, parameters }: AdminRequest): Promise<Answer> {
+  const id = parameters['id'] ?? '';
+  const stored = await parts.attestation.getReferenceValue(id);
+  if (stored === undefined) throw absent(id);
+  return jsonAnswer(correlationId, stored);
+}
+
+/** `PUT /admin/v1/reference-values/{id}` `{"value", "expiresAt"?}` → the stored value with its version. */
+export async function putReferenceValue(request: AdminRequest): Promise<Answer> {
+  const { parts, correlationId, administrator, remoteAddress, parameters } = request;
+  const id = parameters['id'] ?? '';
+  const root = asJsonObject(parseJson(await request.body(1024 * 1024), { what: 'reference value' }), 'reference value');
+  const value = optionalMember(root, 'value');
+  if (value === undefined) throw new SealpodError('REQUEST_FORMAT', 'the member value is missing');
+  const expiresAt = optionalMember(root, 'expiresAt') === undefined ? undefined : stringMember(root, 'expiresAt');
+  const deed = { correlationId, administrator, action: 'PUT reference value', target: id, remoteAddress };
+  const stored = await forwardRecorded(
+    parts,
+    deed,
+    () => parts.attestation.setReferenceValue(id, value, expiresAt === undefined ? {} : { expiresAt }),
+    ({ version }) => ({ referenceValueVersions: { [id]: version } }),
+  );
+  return jsonAnswer(correlationId, stored);
+}
+
+/** `DELETE /admin/v1/reference-values/{id}` → 204. */
+export async function deleteReferenceValue(request: AdminRequest): Promise<Answer> {
+  const { parts, correlationId, administrator, remoteAddress, parameters } = request;
+  const id = parameters['id'] ?? '';
+  const deed = { correlationId, administrator, action: 'DELETE reference value', target: id, remoteAddress };
+  await forwardRecorded(parts, deed, async () => {
+    if (!(await parts.attestation.deleteReferenceValue(id))) throw absent(id);
+  });
+  return { status: 204, correlationId, route: 'admin' };
+}

@@ -1,0 +1,44 @@
+/** The roles of administrators. There is no order among them but that `owner` may do everything. */
+export const adminRoles = ['owner', 'operator', 'auditor'] as const;
+
+export type AdminRole = (typeof adminRoles)[number];
+
+/** What an administrator may want to do, by endpoint and method. */
+export type AdminAction =
+  | 'resource:write'
+  | 'resource:list'
+  | 'policy:write'
+  | 'policy:read'
+  | 'policy:test'
+  | 'reference-value:write'
+  | 'reference-value:read'
+  | 'decision:read'
+  | 'status:read';
+
+const operatorActions: readonly AdminAction[] = [
+  'resource:write',
+  'resource:list',
+  'policy:write',
+  'policy:read',
+  'policy:test',
+  'reference-value:write',
+  'reference-value:read',
+  'status:read',
+];
+const auditorActions: readonly AdminAction[] = ['decision:read', 'status:read'];
+
+/** Whether `text` names a role. */
+export function isAdminRole(text: string): text is AdminRole {
+  return adminRoles.some((role) => role === text);
+}
+
+/** Whether a role may do something. Anything not named here is refused. */
+export function mayAct(role: AdminRole, action: AdminAction): boolean {
+  if (role === 'owner') return true;
+  return (role === 'operator' ? operatorActions : auditorActions).includes(action);
+}
+
+/** Whether a key limited to `limit` may sign tokens that claim `role`. */
+export function mayClaim(limit: AdminRole, role: AdminRole): boolean {
+  return limit === 'owner' || limit === role;
+}
