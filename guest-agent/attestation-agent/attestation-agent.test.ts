@@ -140,7 +140,7 @@ describe('RCAR client against the recorded exchanges of the real key broker', ()
 
   it.for(['p256', 'p521'])(
     'a session of the sample attester with a %s key: same requests, resource opens',
-    async (name) => {
+    async (name, context) => {
       const file = `${folder}/cli-get-resource-${name}.json`;
       if (!existsSync(file)) context.skip(`${file} is absent`);
       const recorded = JSON.parse(readFileSync(file, 'utf8')) as Recorded;

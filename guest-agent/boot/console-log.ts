@@ -1,0 +1,23 @@
+import { writeSync } from 'node:fs';
+import { SealpodError } from '@sealpod/protocol/errors';
+
+/** Plain values that may be shown to the host: the console is not confidential. Never put a secret or a token here. */
+export type LogFields = Readonly<Record<string, string | number | boolean | undefined>>;
+
+/** Writes one JSON line to the console. */
+export type Log = (level: 'info' | 'error', message: string, fields?: LogFields) => void;
+
+/** Logs to a file descriptor; standard output of the first process is the machine's console. */
+export function createConsoleLog(write: (line: string) => void = (line) => writeSync(1, line)): Log {
+  return (level, message, fields = {}) => {
+    write(`${JSON.stringify({ time: new Date().toISOString(), level, message, ...fields })}\n`);
+  };
+}
+
+/** What may be said of a failure on the console: code, message and correlation id, never a payload. */
+export function failureFields(error: unknown): LogFields {
+  if (error instanceof SealpodError) {
+    return { code: error.code, error: error.message, correlation: error.detail.correlationId };
+  }
+  return { code: 'INTERNAL', error: error instanceof Error ? error.message : String(error) };
+}
