@@ -11,7 +11,7 @@ import {
 import { SealpodError } from '@sealpod/protocol/errors';
 import { Snapshots } from '@sealpod/protocol/gen/containerd/snapshots_pb';
 import { toGrpcServiceDefinition } from '@sealpod/protocol/grpc';
-import { toTtrpcError } from '@sealpod/protocol/ttrpc';
+import { Status, TtrpcError } from '@sealpod/protocol/ttrpc';
 import { SnapshotService } from './service.ts';
 
 /** Settings of the snapshotter, as its configuration file has them (JSON). */
@@ -34,10 +34,11 @@ function answers(socketPath: string): Promise<boolean> {
   });
 }
 
-const grpcError = (thrown: unknown): { code: number; details: string } => {
-  const { status, message } = toTtrpcError(thrown);
-  return { code: status, details: message };
-};
+/** Status codes of ttrpc are those of gRPC. */
+const grpcError = (thrown: unknown): { code: number; details: string } => ({
+  code: thrown instanceof TtrpcError ? thrown.status : Status.internal,
+  details: thrown instanceof Error ? thrown.message : String(thrown),
+});
 
 function unary<Q, R>(run: (request: Q) => R) {
   return (call: ServerUnaryCall<Q, R>, callback: sendUnaryData<R>): void => {

@@ -18,7 +18,7 @@ export interface Snapshot {
 /** containerd's unpacker names by this label the chain id of the layer it is about to unpack. */
 export const referenceLabel = 'containerd.io/snapshot.ref';
 
-type Row = { name: string; parent: string; kind: number; created: number; updated: number; labels: string };
+type Row = { name: string; parent: string; kind: Kind; created: number; updated: number; labels: string };
 
 const fromRow = (row: Row): Snapshot => ({
   name: row.name,

@@ -111,7 +111,8 @@ export class TaskService {
 
   async #create(request: CreateRequest) {
     const { id, bundle, rootfs, stdin, stdout, stderr, terminal, checkpoint } = request;
-    if (checkpoint !== '') throw new SealpodError('UNSUPPORTED', 'checkpoints of confidential guests are not supported');
+    if (checkpoint !== '')
+      throw new SealpodError('UNSUPPORTED', 'checkpoints of confidential guests are not supported');
     const streams = { stdin, stdout, stderr, terminal };
     await this.#pod.create(id, bundle, streams, configurationPath(request.options));
     const { pid } = process;
@@ -206,7 +207,7 @@ export class TaskService {
     return {};
   }
 
-  #exec(request: ExecRequest) {{
+  #exec(request: ExecRequest) {
     const { id, execId, terminal, stdin, stdout, stderr } = request;
     const container = this.#pod.container(id);
     if (execId === '') throw new TtrpcError(Status.invalidArgument, 'an exec needs an id');

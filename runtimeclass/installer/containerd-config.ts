@@ -1,0 +1,158 @@
+import { stringify } from 'smol-toml';
+import type { ContainerdRelease } from './containerd-version.ts';
+
+/** Name of the runtime in containerd's configuration, and of the RuntimeClass' handler. */
+export const runtimeName = 'sealpod';
+/** Name of the snapshotter in containerd's configuration. */
+export const snapshotterName = 'sealpod';
+
+type Table = { [key: string]: string | number | boolean | string[] | Table };
+
+const cri2 = 'io.containerd.grpc.v1.cri';
+const criRuntime3 = 'io.containerd.cri.v1.runtime';
+const criImages3 = 'io.containerd.cri.v1.images';
+
+export interface RuntimePaths {
+  readonly shimPath: string;
+  /** The shim's own configuration file. */
+  readonly runtimeConfigPath: string;
+  readonly snapshotterSocket: string;
+}
+
+/** The runtime's own table: which annotations reach it, and where its configuration is. */
+function runtimeTable(paths: RuntimePaths, release: ContainerdRelease): Table {
+  return {
+    // 1.6 reads runtime_path, but looks the binary up by the type all the same: there the type has to be the path.
+    ...(release === '1.6'
+      ? { runtime_type: paths.shimPath }
+      : { runtime_type: `io.containerd.${runtimeName}.v2`, runtime_path: paths.shimPath }),
+    privileged_without_host_devices: true,
+    pod_annotations: ['io.katacontainers.*'],
+    container_annotations: ['io.katacontainers.*', 'io.kubernetes.container.terminationMessage*'],
+    ...(release === '1.7' && { snapshotter: snapshotterName }),
+    ...(release === '2' && { sandboxer: 'podsandbox', snapshotter: snapshotterName }),
+    options: { ConfigPath: paths.runtimeConfigPath },
+  };
+}
+
+const proxyPlugins = (paths: RuntimePaths): Table => ({
+  [snapshotterName]: { type: 'snapshot', address: paths.snapshotterSocket },
+});
+
+/**
+ * What a node's containerd needs for the runtime, as a file for its `imports`. In 1.6 a snapshotter can be chosen for the
+ * node only, so none is there: the shim ignores the root file systems that the host unpacks.
+ */
+export function runtimeFragment(paths: RuntimePaths, release: ContainerdRelease): string {
+  const runtimes: Table = { [runtimeName]: runtimeTable(paths, release) };
+  const text =
+    release === '2'
+      ? {
+          version: 3,
+          plugins: {
+            [criRuntime3]: { containerd: { runtimes } },
+            [criImages3]: { runtime_platforms: { [runtimeName]: { snapshotter: snapshotterName } } },
+          },
+          proxy_plugins: proxyPlugins(paths),
+        }
+      : {
+          version: 2,
+          plugins: {
+            [cri2]: { containerd: { ...(release === '1.7' && { disable_snapshot_annotations: false }), runtimes } },
+          },
+          ...(release === '1.7' && { proxy_plugins: proxyPlugins(paths) }),
+        };
+  return `# Written by sealpod's installer, which also removes it.\n${stringify(text)}`;
+}
+
+export interface DevelopmentOptions extends RuntimePaths {
+  readonly root: string;
+  readonly state: string;
+  /** containerd's gRPC socket, and the CRI's; the ttrpc socket is the same with `.ttrpc`. */
+  readonly socket: string;
+  readonly cniConfigurationDirectory: string;
+  readonly cniBinaryDirectory?: string;
+  /** Image for pause containers; it must be in containerd's namespace `k8s.io`. */
+  readonly sandboxImage: string;
+  readonly release?: ContainerdRelease;
+  readonly debug?: boolean;
+  /** Also a plain `runc` runtime (with containerd's own shim), for comparison. */
+  readonly runc?: boolean;
+  /** Snapshotter of the node; default is ours, so that no image is ever unpacked on this host. */
+  readonly snapshotter?: string;
+}
+
+const quietPlugins = [
+  'io.containerd.snapshotter.v1.btrfs',
+  'io.containerd.snapshotter.v1.zfs',
+  'io.containerd.snapshotter.v1.devmapper',
+  'io.containerd.snapshotter.v1.aufs',
+  'io.containerd.internal.v1.tracing',
+  'io.containerd.tracing.processor.v1.otlp',
+];
+
+/**
+ * The whole configuration of a private containerd: own root, state and sockets, our runtime as the default, our
+ * snapshotter for the node. Works where OOM scores may not be lowered and beside other users of `ip netns`.
+ */
+export function developmentContainerdConfig(options: DevelopmentOptions): string {
+  const release = options.release ?? '1.6';
+  const snapshotter = options.snapshotter ?? snapshotterName;
+  const runtimes: Table = {
+    [runtimeName]: runtimeTable(options, release),
+    ...(options.runc === true && {
+      runc: { runtime_type: 'io.containerd.runc.v2', options: { SystemdCgroup: false } },
+    }),
+  };
+  const binaries = options.cniBinaryDirectory ?? '/usr/lib/cni';
+  const common: Table = {
+    root: options.root,
+    state: options.state,
+    oom_score: 0,
+    disabled_plugins: quietPlugins,
+    grpc: { address: options.socket },
+    ttrpc: { address: `${options.socket}.ttrpc` },
+    debug: { level: options.debug === true ? 'debug' : 'info' },
+    proxy_plugins: proxyPlugins(options),
+  };
+  const runtime: Table = { restrict_oom_score_adj: true, netns_mounts_under_state_dir: true };
+  const streaming: Table = { stream_server_address: '127.0.0.1', stream_server_port: '0' };
+  if (release === '2') {
+    return stringify({
+      version: 3,
+      ...common,
+      plugins: {
+        [criImages3]: {
+          snapshotter,
+          disable_snapshot_annotations: false,
+          pinned_images: { sandbox: options.sandboxImage },
+          runtime_platforms: { [runtimeName]: { snapshotter: snapshotterName } },
+        },
+        [criRuntime3]: {
+          ...runtime,
+          cni: { bin_dirs: [binaries], conf_dir: options.cniConfigurationDirectory },
+          containerd: { default_runtime_name: runtimeName, runtimes },
+        },
+        [cri2]: streaming,
+      },
+    });
+  }
+  return stringify({
+    version: 2,
+    ...common,
+    plugins: {
+      [cri2]: {
+        ...runtime,
+        ...streaming,
+        sandbox_image: options.sandboxImage,
+        cni: { bin_dir: binaries, conf_dir: options.cniConfigurationDirectory },
+        containerd: {
+          snapshotter,
+          disable_snapshot_annotations: false,
+          default_runtime_name: runtimeName,
+          runtimes,
+        },
+      },
+    },
+  });
+}

@@ -1,0 +1,6 @@
+export {
+  type DevelopmentOptions,
+  developmentContainerdConfig,
+  runtimeName,
+  snapshotterName,
+} from './containerd-config.ts';
