@@ -1,0 +1,1 @@
+export { AgentPolicy, type AgentPolicyOptions, denyAllPolicy, type PolicyDecision } from './agent-policy.ts';

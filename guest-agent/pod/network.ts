@@ -1,0 +1,209 @@
+import { isIP } from 'node:net';
+import { type ARPNeighbor, type Interface, IPFamily, type Route } from '@sealpod/protocol/gen/kata/types_pb';
+import type { RunCommand } from './command.ts';
+import { invalidArgument, notFound } from './failures.ts';
+
+const deviceName = /^[a-zA-Z0-9][a-zA-Z0-9_.:-]{0,14}$/;
+const hardwareAddress = /^(?:[0-9a-f]{2}:){5}[0-9a-f]{2}$/i;
+const maxMtu = 65_536n;
+const ipv6 = IPFamily.v6;
+/** Neighbour states of linux/neighbour.h that make sense to set. */
+const neighbourStates: Readonly<Record<number, string>> = { 2: 'reachable', 4: 'stale', 64: 'noarp', 128: 'permanent' };
+/** Route scopes of linux/rtnetlink.h by the names that `ip` prints. */
+const scopes: Readonly<Record<string, number>> = { global: 0, site: 200, link: 253, host: 254, nowhere: 255 };
+
+/** A plain interface of agent.proto. */
+type InterfaceInit = Pick<Interface, 'device' | 'name' | 'mtu' | 'hwAddr' | 'rawFlags' | 'type' | 'devicePath'> & {
+  IPAddresses: { family: IPFamily; address: string; mask: string }[];
+};
+type RouteInit = Pick<Route, 'dest' | 'gateway' | 'device' | 'source' | 'scope' | 'family' | 'flags' | 'mtu'>;
+
+interface LinkJson {
+  readonly ifname: string;
+  readonly address?: string;
+  readonly mtu?: number;
+  readonly link_type?: string;
+  readonly addr_info?: readonly { readonly family: string; readonly local?: string; readonly prefixlen?: number }[];
+}
+
+interface RouteJson {
+  readonly dst: string;
+  readonly gateway?: string;
+  readonly dev?: string;
+  readonly prefsrc?: string;
+  readonly scope?: string;
+  readonly protocol?: string;
+  readonly metrics?: readonly { readonly mtu?: number }[];
+}
+
+/** The guest's network, by the `ip` program. Every value of a request is checked before it becomes an argument. */
+export class GuestNetwork {
+  readonly #run: RunCommand;
+
+  constructor(run: RunCommand) {
+    this.#run = run;
+  }
+
+  async interfaces(): Promise<InterfaceInit[]> {
+    const links = JSON.parse(await this.#run('ip', ['-json', 'address', 'show'])) as LinkJson[];
+    return links.map(interfaceOf);
+  }
+
+  /** Names, addresses and raises the interface that has the request's hardware address. Returns it as it then is. */
+  async updateInterface(wanted: Interface): Promise<InterfaceInit> {
+    const name = checkedDevice(wanted.name === '' ? wanted.device : wanted.name);
+    const hardware = checkedHardwareAddress(wanted.hwAddr);
+    const addresses = wanted.IPAddresses.map((item) => checkedPrefix(`${item.address}/${item.mask}`));
+    if (wanted.mtu > maxMtu) throw invalidArgument(`mtu ${wanted.mtu} is out of range`);
+    const present = await this.interfaces();
+    const found = present.find((item) => item.hwAddr.toLowerCase() === hardware);
+    if (found === undefined) throw notFound(`no interface has the hardware address ${hardware}`);
+    if (found.name !== name) {
+      await this.#run('ip', ['link', 'set', 'dev', found.name, 'down']);
+      await this.#run('ip', ['link', 'set', 'dev', found.name, 'name', name]);
+    }
+    const noArp = (wanted.rawFlags & 128) !== 0 ? ['arp', 'off'] : [];
+    const mtu = wanted.mtu === 0n ? [] : ['mtu', String(wanted.mtu)];
+    await this.#run('ip', ['link', 'set', 'dev', name, ...mtu, ...noArp, 'up']);
+    for (const stale of found.IPAddresses) {
+      const prefix = `${stale.address}/${stale.mask}`;
+      const linkLocal = stale.family === ipv6 && stale.address.toLowerCase().startsWith('fe80:');
+      if (!addresses.includes(prefix) && !linkLocal) await this.#run('ip', ['address', 'delete', prefix, 'dev', name]);
+    }
+    // The address is the machine's own, given by the pod network: nobody else can have it.
+    for (const prefix of addresses) {
+      await this.#run('ip', ['address', 'replace', prefix, 'dev', name, ...(prefix.includes(':') ? ['nodad'] : [])]);
+    }
+    const updated = (await this.interfaces()).find((item) => item.name === name);
+    if (updated === undefined) throw notFound(`interface ${name} went away`);
+    return { ...updated, device: wanted.device || name };
+  }
+
+  async routes(): Promise<RouteInit[]> {
+    return (await this.#routeTable()).map(({ route }) => route);
+  }
+
+  /** Makes the given routes the only ones beside those the kernel keeps for addresses. */
+  async updateRoutes(wanted: readonly Route[]): Promise<RouteInit[]> {
+    const checked = wanted.map(routeArguments);
+    for (const { route, kernel } of await this.#routeTable()) {
+      const stays = kernel || wanted.some((item) => sameRoute(item, route));
+      if (!stays)
+        await this.#run('ip', [family(route.family), 'route', 'delete', ...routeArguments({ ...route, mtu: 0 }).words]);
+    }
+    // A gateway is reachable only once the route to its network is there.
+    for (const { gateway, ipFamily, words } of checked.sort((a, b) => Number(a.gateway) - Number(b.gateway))) {
+      await this.#run('ip', [ipFamily, 'route', 'replace', ...words, ...(gateway ? ['onlink'] : [])]);
+    }
+    return this.routes();
+  }
+
+  async addNeighbours(neighbours: readonly ARPNeighbor[]): Promise<void> {
+    const commands = neighbours.map((neighbour) => {
+      const address = checkedAddress(neighbour.toIPAddress?.address ?? '');
+      const state = neighbourStates[neighbour.state === 0 ? 128 : neighbour.state];
+      if (state === undefined) throw invalidArgument(`neighbour state ${neighbour.state} cannot be set`);
+      const device = checkedDevice(neighbour.device);
+      return [
+        'neighbour',
+        'replace',
+        address,
+        'lladdr',
+        checkedHardwareAddress(neighbour.lladdr),
+        'dev',
+        device,
+        'nud',
+        state,
+      ];
+    });
+    for (const command of commands) await this.#run('ip', command);
+  }
+
+  async #routeTable(): Promise<{ route: RouteInit; kernel: boolean }[]> {
+    const tables = await Promise.all(
+      [IPFamily.v4, ipv6].map(async (number) => {
+        const text = await this.#run('ip', [family(number), '-json', 'route', 'show']);
+        return (JSON.parse(text || '[]') as RouteJson[]).map((json) => ({
+          route: routeOf(json, number),
+          kernel: json.protocol === 'kernel' || json.protocol === 'ra',
+        }));
+      }),
+    );
+    return tables.flat();
+  }
+}
+
+function interfaceOf(link: LinkJson): InterfaceInit {
+  return {
+    device: link.ifname,
+    name: link.ifname,
+    IPAddresses: (link.addr_info ?? []).map((address) => ({
+      family: address.family === 'inet6' ? ipv6 : IPFamily.v4,
+      address: address.local ?? '',
+      mask: String(address.prefixlen ?? ''),
+    })),
+    mtu: BigInt(link.mtu ?? 0),
+    hwAddr: link.address ?? '',
+    devicePath: '',
+    type: link.link_type ?? '',
+    rawFlags: 0,
+  };
+}
+
+function routeOf(json: RouteJson, ipFamily: IPFamily): RouteInit {
+  return {
+    dest: json.dst === 'default' ? '' : json.dst,
+    gateway: json.gateway ?? '',
+    device: json.dev ?? '',
+    source: json.prefsrc ?? '',
+    scope: scopes[json.scope ?? 'global'] ?? 0,
+    family: ipFamily,
+    flags: 0,
+    mtu: json.metrics?.[0]?.mtu ?? 0,
+  };
+}
+
+function sameRoute(a: RouteInit, b: RouteInit): boolean {
+  return a.dest === b.dest && a.gateway === b.gateway && a.device === b.device && a.family === b.family;
+}
+
+function routeArguments(route: RouteInit): { gateway: boolean; ipFamily: string; words: string[] } {
+  const words = [route.dest === '' ? 'default' : checkedPrefix(route.dest)];
+  if (route.gateway !== '') words.push('via', checkedAddress(route.gateway));
+  words.push('dev', checkedDevice(route.device));
+  if (route.source !== '') words.push('src', checkedAddress(route.source));
+  const scope = Object.keys(scopes).find((name) => scopes[name] === route.scope);
+  if (scope === undefined) throw invalidArgument(`route scope ${route.scope} is unknown`);
+  if (route.gateway === '' && scope !== 'global') words.push('scope', scope);
+  if (route.mtu > 0) words.push('mtu', String(route.mtu));
+  return { gateway: route.gateway !== '', ipFamily: family(route.family), words };
+}
+
+function family(number: IPFamily): '-4' | '-6' {
+  return number === ipv6 ? '-6' : '-4';
+}
+
+function checkedDevice(name: string): string {
+  if (!deviceName.test(name)) throw invalidArgument(`${JSON.stringify(name)} is not an interface name`);
+  return name;
+}
+
+function checkedHardwareAddress(address: string): string {
+  if (!hardwareAddress.test(address)) throw invalidArgument(`${JSON.stringify(address)} is not a hardware address`);
+  return address.toLowerCase();
+}
+
+function checkedAddress(address: string): string {
+  if (isIP(address) === 0) throw invalidArgument(`${JSON.stringify(address)} is not an IP address`);
+  return address;
+}
+
+/** An address with a prefix length; a bare address as `ip` prints host routes. */
+function checkedPrefix(prefix: string): string {
+  const [address = '', length, ...rest] = prefix.split('/');
+  const bits = isIP(address) === 6 ? 128 : 32;
+  const lengthIsFine = length === undefined || (/^\d{1,3}$/.test(length) && Number(length) <= bits);
+  if (isIP(address) === 0 || !lengthIsFine || rest.length > 0)
+    throw invalidArgument(`${JSON.stringify(prefix)} is not an address prefix`);
+  return prefix;
+}

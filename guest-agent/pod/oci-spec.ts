@@ -1,0 +1,194 @@
+import type { Linux, LinuxResources, Mount, Process, Spec } from '@sealpod/protocol/gen/kata/oci_pb';
+
+/** A JSON object of the OCI runtime specification. */
+export type RuntimeJson = Record<string, unknown>;
+
+export interface SpecContext {
+  /** Absolute path of the root file system in the guest. */
+  readonly rootfs: string;
+  /** cgroup path, from the root of the cgroup file system. */
+  readonly cgroupsPath: string;
+  /** Source in the guest of each bind mount of the spec, by the source that the spec has. */
+  readonly bindSources: ReadonlyMap<string, string>;
+}
+
+const runtimeSpecVersion = '1.0.2';
+
+/**
+ * The OCI runtime-spec configuration (runtime-spec 1.0.2 config.json) of a container in this guest, from the message of
+ * agent.proto. The pod is the machine: network, IPC and UTS are the guest's own, so those namespaces are not made; mount
+ * and pid are new for each container. Paths to namespaces, hooks, id mappings and host name never come from the host's spec;
+ * sysctls belong to the guest's namespaces and are set by `sysctl.ts`.
+ */
+export function runtimeSpec(spec: Spec, context: SpecContext): RuntimeJson {
+  const linux = spec.Linux;
+  return compact({
+    ociVersion: runtimeSpecVersion,
+    process: spec.Process === undefined ? undefined : runtimeProcess(spec.Process),
+    root: { path: context.rootfs, readonly: spec.Root?.Readonly ?? false },
+    mounts: spec.Mounts.map((mount) => runtimeMount(mount, context)),
+    annotations: spec.Annotations,
+    linux: linux === undefined ? runtimeLinuxDefaults(context) : runtimeLinux(linux, context),
+  });
+}
+
+/** runtime-spec `process`, for a container or an exec. */
+export function runtimeProcess(process: Process): RuntimeJson {
+  const { User: user, Capabilities: capabilities, ConsoleSize: size } = process;
+  return compact({
+    terminal: process.Terminal,
+    consoleSize: size === undefined || size.Height === 0 ? undefined : { height: size.Height, width: size.Width },
+    user: compact({
+      uid: user?.UID ?? 0,
+      gid: user?.GID ?? 0,
+      additionalGids: user === undefined || user.AdditionalGids.length === 0 ? undefined : user.AdditionalGids,
+    }),
+    args: process.Args,
+    env: process.Env,
+    cwd: process.Cwd === '' ? '/' : process.Cwd,
+    capabilities:
+      capabilities === undefined
+        ? undefined
+        : {
+            bounding: capabilities.Bounding,
+            effective: capabilities.Effective,
+            inheritable: capabilities.Inheritable,
+            permitted: capabilities.Permitted,
+            ambient: capabilities.Ambient,
+          },
+    rlimits: process.Rlimits.map((limit) => ({ type: limit.Type, hard: exact(limit.Hard), soft: exact(limit.Soft) })),
+    noNewPrivileges: process.NoNewPrivileges,
+    oomScoreAdj: Number(process.OOMScoreAdj),
+  });
+}
+
+/** runtime-spec `linux.resources`; device rules are left to crun's defaults and the spec's own. */
+export function runtimeResources(resources: LinuxResources): RuntimeJson {
+  const { Memory: memory, CPU: cpu, Pids: pids } = resources;
+  return compact({
+    devices:
+      resources.Devices.length === 0
+        ? undefined
+        : resources.Devices.map((device) =>
+            compact({
+              allow: device.Allow,
+              type: device.Type || undefined,
+              major: deviceNumber(device.Major),
+              minor: deviceNumber(device.Minor),
+              access: device.Access || undefined,
+            }),
+          ),
+    memory:
+      memory === undefined
+        ? undefined
+        : compact({
+            limit: nonZero(memory.Limit),
+            reservation: nonZero(memory.Reservation),
+            swap: nonZero(memory.Swap),
+          }),
+    cpu:
+      cpu === undefined
+        ? undefined
+        : compact({
+            shares: nonZero(cpu.Shares),
+            quota: nonZero(cpu.Quota),
+            period: nonZero(cpu.Period),
+            cpus: cpu.Cpus || undefined,
+            mems: cpu.Mems || undefined,
+          }),
+    pids: pids === undefined || pids.Limit === 0n ? undefined : { limit: exact(pids.Limit) },
+    hugepageLimits:
+      resources.HugepageLimits.length === 0
+        ? undefined
+        : resources.HugepageLimits.map((limit) => ({ pageSize: limit.Pagesize, limit: exact(limit.Limit) })),
+  });
+}
+
+function runtimeLinuxDefaults(context: SpecContext): RuntimeJson {
+  return { cgroupsPath: context.cgroupsPath, namespaces: namespaces() };
+}
+
+function runtimeLinux(linux: Linux, context: SpecContext): RuntimeJson {
+  return compact({
+    ...runtimeLinuxDefaults(context),
+    resources: linux.Resources === undefined ? undefined : runtimeResources(linux.Resources),
+    devices:
+      linux.Devices.length === 0
+        ? undefined
+        : linux.Devices.map((device) => ({
+            path: device.Path,
+            type: device.Type,
+            major: Number(device.Major),
+            minor: Number(device.Minor),
+            fileMode: device.FileMode,
+            uid: device.UID,
+            gid: device.GID,
+          })),
+    seccomp: linux.Seccomp === undefined ? undefined : runtimeSeccomp(linux.Seccomp),
+    rootfsPropagation: linux.RootfsPropagation || undefined,
+    maskedPaths: linux.MaskedPaths,
+    readonlyPaths: linux.ReadonlyPaths,
+  });
+}
+
+function namespaces(): RuntimeJson[] {
+  return [{ type: 'mount' }, { type: 'pid' }];
+}
+
+function runtimeMount(mount: Mount, context: SpecContext): RuntimeJson {
+  const source = context.bindSources.get(mount.source) ?? mount.source;
+  return compact({
+    destination: mount.destination,
+    type: mount.type || undefined,
+    source: source || undefined,
+    options: mount.options,
+  });
+}
+
+function runtimeSeccomp(seccomp: NonNullable<Linux['Seccomp']>): RuntimeJson {
+  return compact({
+    defaultAction: seccomp.DefaultAction,
+    architectures: seccomp.Architectures.length === 0 ? undefined : seccomp.Architectures,
+    flags: seccomp.Flags.length === 0 ? undefined : seccomp.Flags,
+    syscalls: seccomp.Syscalls.map((syscall) =>
+      compact({
+        names: syscall.Names,
+        action: syscall.Action,
+        errnoRet: syscall.ErrnoRet.case === 'errnoret' ? syscall.ErrnoRet.value : undefined,
+        args:
+          syscall.Args.length === 0
+            ? undefined
+            : syscall.Args.map((argument) => ({
+                index: Number(argument.Index),
+                value: exact(argument.Value),
+                valueTwo: exact(argument.ValueTwo),
+                op: argument.Op,
+              })),
+      }),
+    ),
+  });
+}
+
+/** Whether a mount of a spec binds a path of the guest. */
+export function isBindMount(mount: Mount): boolean {
+  return mount.type === 'bind' || mount.options.some((option) => option === 'bind' || option === 'rbind');
+}
+
+/** A 64-bit number as JSON writes it, digit by digit. */
+function exact(value: bigint): unknown {
+  return (JSON as unknown as { rawJSON(text: string): unknown }).rawJSON(value.toString());
+}
+
+/** In the message, 0 says that a limit is not set. */
+function nonZero(value: bigint): unknown {
+  return value === 0n ? undefined : exact(value);
+}
+
+/** In a device rule, 0 and -1 say "any". */
+function deviceNumber(value: bigint): number | undefined {
+  return value > 0n ? Number(value) : undefined;
+}
+
+function compact(json: RuntimeJson): RuntimeJson {
+  return Object.fromEntries(Object.entries(json).filter(([, value]) => value !== undefined));
+}

@@ -1,0 +1,381 @@
+import { mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
+import { constants } from 'node:os';
+import { join } from 'node:path';
+import { SealpodError } from '@sealpod/protocol/errors';
+import type {
+  CreateContainerRequest,
+  CreateSandboxRequest,
+  ExecProcessRequest,
+  Storage,
+} from '@sealpod/protocol/gen/kata/agent_pb';
+import type { LinuxResources, Spec } from '@sealpod/protocol/gen/kata/oci_pb';
+import type { RunCommand } from './command.ts';
+import { checkedId, realPathBelow, segmentsBelow } from './confinement.ts';
+import { Container } from './container.ts';
+import { copyFile, type FileCopy } from './copy-file.ts';
+import type { ContainerProcess, Crun } from './crun.ts';
+import { alreadyExists, failedPrecondition, invalidArgument, notFound } from './failures.ts';
+import type { TerminalSize } from './guest-process.ts';
+import type { ImagePuller } from './image-puller.ts';
+import { resolveBindSources, unmountBelow } from './mounts.ts';
+import { runtimeProcess, runtimeResources, runtimeSpec } from './oci-spec.ts';
+import { OutOfMemoryEvents } from './out-of-memory.ts';
+import type { PodPaths } from './paths.ts';
+import { StorageTable } from './storage.ts';
+import { applySysctls } from './sysctl.ts';
+import { type SecretUnsealer, unsealEnvironment } from './unsealing.ts';
+
+export interface SandboxDependencies {
+  readonly images: ImagePuller;
+  readonly crun: Crun;
+  readonly run: RunCommand;
+  readonly paths: PodPaths;
+  readonly unsealer: SecretUnsealer | undefined;
+}
+
+/** Folders below the root that are no container's. */
+const reservedNames = new Set(['shared', 'sandbox', 'image', 'layers']);
+const guestPullDriver = 'image_guest_pull';
+const containerTypeKeys = ['io.kubernetes.cri.container-type', 'io.kubernetes.cri-o.ContainerType'];
+const terminationPathKey = 'io.kubernetes.container.terminationMessagePath';
+const defaultTerminationPath = '/dev/termination-log';
+const maxTerminationBytes = 4096;
+const execsKeptMs = 10_000;
+const terminalDefault: TerminalSize = { rows: 24, columns: 80 };
+const terminatedStatus = 128 + constants.signals.SIGTERM;
+
+/** The pod in this machine: its containers, their processes, and what they share. */
+export class Sandbox {
+  readonly #with: SandboxDependencies;
+  readonly #containers = new Map<string, Container>();
+  readonly #creating = new Set<string>();
+  readonly #storages: StorageTable;
+  readonly outOfMemory = new OutOfMemoryEvents();
+  #created = false;
+  #execCount = 0;
+  #files: Promise<unknown> = Promise.resolve();
+
+  constructor(dependencies: SandboxDependencies) {
+    this.#with = dependencies;
+    this.#storages = new StorageTable(dependencies.paths.root, dependencies.run);
+  }
+
+  get sharedFolder(): string {
+    return join(this.#with.paths.root, 'shared/containers');
+  }
+
+  /** Host name, storages and name resolution of the pod. Throws ALREADY_EXISTS for a second sandbox. */
+  async create(request: CreateSandboxRequest): Promise<void> {
+    if (this.#created) throw alreadyExists('the sandbox exists already');
+    if (request.sandboxPidns)
+      throw new SealpodError('UNSUPPORTED', 'a process namespace shared by the pod is not supported');
+    if (request.kernelModules.length > 0) throw new SealpodError('UNSUPPORTED', 'kernel modules cannot be loaded');
+    this.#created = true;
+    const { paths } = this.#with;
+    for (const folder of ['shared/containers', 'sandbox'])
+      await mkdir(join(paths.root, folder), { recursive: true, mode: 0o755 });
+    if (request.hostname !== '') await writeFile(join(paths.sysctl, 'kernel/hostname'), request.hostname);
+    for (const storage of request.storages) await this.#storages.attach(storage);
+    if (request.dns.length > 0) await this.#setResolver(request.dns);
+  }
+
+  /** Ends all containers and takes off all mounts. */
+  async destroy(): Promise<void> {
+    for (const id of [...this.#containers.keys()]) await this.remove(id, 0);
+    await this.#storages.close();
+    if (this.#created) await unmountBelow(this.#with.paths.resolvConf, this.#with.run);
+    this.outOfMemory.close();
+    this.#created = false;
+  }
+
+  async createContainer(request: CreateContainerRequest, signal: AbortSignal): Promise<void> {
+    const id = checkedId(request.containerId);
+    if (reservedNames.has(id)) throw invalidArgument(`container id ${id} is reserved`);
+    if (this.#containers.has(id) || this.#creating.has(id)) throw alreadyExists(`container ${id} exists already`);
+    const spec = checkedSpec(request);
+    const bundle = join(this.#with.paths.root, id);
+    const attached: string[] = [];
+    this.#creating.add(id);
+    try {
+      await mkdir(bundle, { mode: 0o711 });
+      const isSandbox = containerTypeKeys.some((key) => spec.Annotations[key] === 'sandbox');
+      const rootfs = await this.#attachStorages(request.storages, { bundle, isSandbox, attached, signal });
+      const process = spec.Process;
+      if (process !== undefined && !isSandbox) process.Env = await unsealEnvironment(process.Env, this.#with.unsealer);
+      this.#containers.set(id, new Container({ id, spec, bundle, rootfs, isSandbox, mountPoints: attached }));
+    } catch (thrown) {
+      await this.#discard(bundle, attached);
+      throw thrown;
+    } finally {
+      this.#creating.delete(id);
+    }
+  }
+
+  async start(id: string): Promise<void> {
+    const container = this.container(id);
+    const fresh = await container.start(() => this.#run(container));
+    if (!fresh) throw failedPrecondition(`container ${id} was started already`);
+  }
+
+  async exec(request: ExecProcessRequest): Promise<void> {
+    const container = this.container(request.containerId);
+    const execId = checkedId(request.execId);
+    const { process } = request;
+    if (process === undefined) throw invalidArgument('the exec has no process');
+    if (container.state !== 'running' || container.isSandbox)
+      throw failedPrecondition(`container ${container.id} has no running process`);
+    if (container.execs.has(execId)) throw alreadyExists(`exec ${execId} exists already`);
+    const { paths, crun } = this.#with;
+    const scratch = join(paths.root, container.id, `exec-${++this.#execCount}`);
+    const environment = await unsealEnvironment(process.Env, this.#with.unsealer);
+    const json = { ...runtimeProcess(process), env: environment };
+    const started = await crun
+      .exec(container.id, scratch, json, terminalSize(process))
+      .finally(() => rm(scratch, { recursive: true, force: true }));
+    container.execs.set(execId, started);
+  }
+
+  /** Signals a process; all of the container's for SIGKILL to the first. Throws NOT_FOUND where it is gone. */
+  async signal(id: string, execId: string, signal: number): Promise<void> {
+    const container = this.container(id);
+    if (!Object.values<number>(constants.signals).includes(signal))
+      throw invalidArgument(`signal ${signal} is unknown`);
+    if (!isFirst(id, execId)) {
+      const process = container.execs.get(execId);
+      if (process === undefined || !(await isRunning(process))) throw notFound(`exec ${execId} is not running`);
+      kill(process.pid, signal);
+      return;
+    }
+    const deadly = signal === constants.signals.SIGKILL || signal === constants.signals.SIGTERM;
+    if (container.state === 'ended') throw notFound(`container ${id} is not running`);
+    if (container.process === undefined) {
+      if (deadly) container.end(signal === constants.signals.SIGTERM ? terminatedStatus : undefined);
+      return;
+    }
+    const { pid } = container.process;
+    if (signal === constants.signals.SIGKILL) await this.#killAll(container);
+    // A namespace's first process does not get a signal that it has no handler for.
+    else if (signal === constants.signals.SIGTERM && !(await handles(pid, signal)))
+      kill(pid, constants.signals.SIGKILL);
+    else kill(pid, signal);
+  }
+
+  /** Exit status of a process, when it has one. */
+  async wait(id: string, execId: string): Promise<number> {
+    const container = this.container(id);
+    if (isFirst(id, execId)) return container.exited;
+    const process = this.#exec(container, execId);
+    const status = await process.exited;
+    // Others may still wait, or read what the process wrote last.
+    setTimeout(() => {
+      if (container.execs.get(execId) === process) container.execs.delete(execId);
+    }, execsKeptMs).unref();
+    return status;
+  }
+
+  /** A process whose streams are used; waits for the first process of a container that is still to start. */
+  async process(id: string, execId: string): Promise<ContainerProcess> {
+    const container = this.container(id);
+    if (!isFirst(id, execId)) return this.#exec(container, execId);
+    const process = container.process ?? (await container.started);
+    if (process === undefined) throw notFound(`container ${id} has no process`);
+    return process;
+  }
+
+  /** Whether a container is the pause container, which never writes. */
+  isSandbox(id: string): boolean {
+    return this.container(id).isSandbox;
+  }
+
+  /** @param timeoutSeconds how long processes may take to end; 0 waits for ever */
+  async remove(id: string, timeoutSeconds: number): Promise<void> {
+    const container = this.container(id);
+    if (container.process !== undefined && container.state !== 'ended') {
+      await this.#killAll(container);
+      await within(container.exited, timeoutSeconds, `container ${id} does not end`);
+    }
+    container.end();
+    this.outOfMemory.forget(id);
+    if (!container.isSandbox) await this.#with.crun.delete(id);
+    await this.#discard(container.bundle, container.mountPoints);
+    this.#containers.delete(id);
+    await rmdir(this.#cgroup(id)).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error;
+    });
+  }
+
+  async update(id: string, resources: LinuxResources | undefined): Promise<void> {
+    const container = this.container(id);
+    if (resources === undefined || container.isSandbox) return;
+    await this.#with.crun.update(id, runtimeResources(resources), join(container.bundle, 'update'));
+  }
+
+  async pause(id: string): Promise<void> {
+    await this.#with.crun.pause(this.container(id).id);
+  }
+
+  async resume(id: string): Promise<void> {
+    await this.#with.crun.resume(this.container(id).id);
+  }
+
+  /** The cgroup whose files tell what a container uses. */
+  cgroupOf(id: string): string {
+    return join(this.#cgroup(this.container(id).id), 'container');
+  }
+
+  copy(request: FileCopy): Promise<void> {
+    return this.#withFiles(() => copyFile(this.sharedFolder, request));
+  }
+
+  /** What a container left as its termination message; empty where there is none. */
+  async terminationMessage(id: string): Promise<string> {
+    const { spec } = this.container(id);
+    const destination = spec.Annotations[terminationPathKey] ?? defaultTerminationPath;
+    const mount = spec.Mounts.find((item) => item.destination === destination);
+    if (mount === undefined) return '';
+    segmentsBelow(this.#with.paths.root, mount.source);
+    const bytes = await readFile(await realPathBelow(this.#with.paths.root, mount.source));
+    return bytes.subarray(0, maxTerminationBytes).toString('utf8');
+  }
+
+  /** Throws NOT_FOUND. */
+  container(id: string): Container {
+    const container = this.#containers.get(checkedId(id));
+    if (container === undefined) throw notFound(`container ${id} does not exist`);
+    return container;
+  }
+
+  #exec(container: Container, execId: string): ContainerProcess {
+    const process = container.execs.get(execId);
+    if (process === undefined) throw notFound(`exec ${execId} does not exist in container ${container.id}`);
+    return process;
+  }
+
+  #cgroup(id: string): string {
+    return join(this.#with.paths.cgroup, 'sealpod', id);
+  }
+
+  async #attachStorages(
+    storages: readonly Storage[],
+    to: { bundle: string; isSandbox: boolean; attached: string[]; signal: AbortSignal },
+  ): Promise<string> {
+    const rootfs = join(to.bundle, 'rootfs');
+    for (const storage of storages) {
+      if (storage.driver !== guestPullDriver) {
+        to.attached.push(await this.#storages.attach(storage));
+        continue;
+      }
+      if (storage.mountPoint !== rootfs)
+        throw invalidArgument(`an image belongs at ${rootfs}, not at ${storage.mountPoint}`);
+      if (!to.isSandbox) await this.#with.images.pull(storage.source, to.bundle, to.signal);
+    }
+    return rootfs;
+  }
+
+  async #run(container: Container): Promise<ContainerProcess | undefined> {
+    if (container.isSandbox) return undefined;
+    const { paths, crun } = this.#with;
+    const { spec, rootfs, bundle, id } = container;
+    await applySysctls(paths.sysctl, spec.Linux?.Sysctl ?? {});
+    const process = await this.#withFiles(async () => {
+      const bindSources = await resolveBindSources(paths.root, spec.Mounts);
+      const json = runtimeSpec(spec, { rootfs, cgroupsPath: `/sealpod/${id}/container`, bindSources });
+      return crun.run(id, bundle, json, spec.Process === undefined ? undefined : terminalSize(spec.Process));
+    });
+    this.outOfMemory.watch(id, this.#cgroup(id));
+    return process;
+  }
+
+  async #killAll(container: Container): Promise<void> {
+    const group = join(this.#cgroup(container.id), 'container/cgroup.kill');
+    await writeFile(group, '1', { flag: 'r+' }).catch((error: NodeJS.ErrnoException) => {
+      // Without a cgroup of its own the first process takes its pid namespace along.
+      if (error.code !== 'ENOENT') throw error;
+    });
+    if (container.process !== undefined && (await isRunning(container.process)))
+      kill(container.process.pid, constants.signals.SIGKILL, true);
+  }
+
+  async #discard(bundle: string, mountPoints: readonly string[]): Promise<void> {
+    await unmountBelow(bundle, this.#with.run);
+    await rm(bundle, { recursive: true, force: true });
+    for (const mountPoint of mountPoints) await this.#storages.detach(mountPoint);
+  }
+
+  async #setResolver(lines: readonly string[]): Promise<void> {
+    const file = join(this.#with.paths.root, 'sandbox/resolv.conf');
+    await writeFile(file, `${lines.join('\n')}\n`, { mode: 0o644 });
+    await this.#with.run('mount', ['--bind', file, this.#with.paths.resolvConf]);
+  }
+
+  /** Copies from the host and mounts of copied files take turns: a link must not slip in between check and mount. */
+  #withFiles<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#files.then(work);
+    this.#files = turn.catch(() => undefined);
+    return turn;
+  }
+}
+
+/** The spec of a request whose parts this agent supports. Throws INVALID_ARGUMENT. */
+function checkedSpec(request: CreateContainerRequest): Spec {
+  const spec = request.OCI;
+  if (spec === undefined) throw invalidArgument('the container has no specification');
+  const hooks = spec.Hooks;
+  const refused: readonly (readonly [boolean, string])[] = [
+    [request.devices.length > 0, 'devices'],
+    [request.sharedMounts.length > 0, 'shared mounts'],
+    [request.stringUser !== undefined, 'users by name'],
+    [request.sandboxPidns, 'a process namespace shared by the pod'],
+    [hooks !== undefined && hooks.Prestart.length + hooks.Poststart.length + hooks.Poststop.length > 0, 'hooks'],
+    [(spec.Linux?.UIDMappings.length ?? 0) + (spec.Linux?.GIDMappings.length ?? 0) > 0, 'id mappings'],
+  ];
+  for (const [present, what] of refused) if (present) throw invalidArgument(`${what} are not supported`);
+  return spec;
+}
+
+/** Shims name a container's first process by no exec id, or by the container's own. */
+function isFirst(id: string, execId: string): boolean {
+  return execId === '' || execId === id;
+}
+
+function terminalSize(process: {
+  Terminal: boolean;
+  ConsoleSize?: { Height: number; Width: number } | undefined;
+}): TerminalSize | undefined {
+  if (!process.Terminal) return undefined;
+  const { Height = 0, Width = 0 } = process.ConsoleSize ?? {};
+  return Height > 0 && Width > 0 ? { rows: Height, columns: Width } : terminalDefault;
+}
+
+function isRunning(process: ContainerProcess): Promise<boolean> {
+  return Promise.race([process.exited.then(() => false), Promise.resolve().then(() => true)]);
+}
+
+function kill(pid: number, signal: number, goneIsFine = false): void {
+  try {
+    process.kill(pid, signal);
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code !== 'ESRCH') throw thrown;
+    if (!goneIsFine) throw notFound(`process ${pid} is gone`);
+  }
+}
+
+/** Whether a process has a handler for a signal (SigCgt in proc(5)). */
+async function handles(pid: number, signal: number): Promise<boolean> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') throw notFound(`process ${pid} is gone`);
+    throw error;
+  });
+  const mask = /^SigCgt:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0';
+  return ((BigInt(`0x${mask}`) >> BigInt(signal - 1)) & 1n) === 1n;
+}
+
+async function within(event: Promise<unknown>, seconds: number, message: string): Promise<void> {
+  if (seconds === 0) {
+    await event;
+    return;
+  }
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new SealpodError('INTERNAL', message)), seconds * 1000);
+  await Promise.race([event, late.promise]).finally(() => clearTimeout(timer));
+}

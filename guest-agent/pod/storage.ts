@@ -1,0 +1,105 @@
+import { chmod, lchown, mkdir } from 'node:fs/promises';
+import type { Storage } from '@sealpod/protocol/gen/kata/agent_pb';
+import type { RunCommand } from './command.ts';
+import { refuseLinkedFolders, segmentsBelow } from './confinement.ts';
+import { invalidArgument } from './failures.ts';
+
+/** Storage drivers of this agent, as GuestDetails names them. */
+export const storageDrivers = ['ephemeral', 'image_guest_pull', 'local'] as const;
+
+const defaultDirectoryMode = 0o755;
+const groupModeBits = 0o2770;
+
+interface Mounted {
+  users: number;
+  readonly mounted: boolean;
+}
+
+/**
+ * What `ephemeral` and `local` storages of the pod occupy. A mount point that several containers name (an emptyDir) is made
+ * once and taken away with its last user. Everything is below `root`.
+ */
+export class StorageTable {
+  readonly #root: string;
+  readonly #run: RunCommand;
+  readonly #points = new Map<string, Mounted>();
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(root: string, run: RunCommand) {
+    this.#root = root;
+    this.#run = run;
+  }
+
+  /** Makes a storage, or counts another user of it. Returns its mount point. Throws INVALID_ARGUMENT. */
+  attach(storage: Storage): Promise<string> {
+    return this.#inTurn(async () => {
+      const known = this.#points.get(storage.mountPoint);
+      if (known !== undefined) known.users++;
+      else this.#points.set(storage.mountPoint, { users: 1, mounted: await this.#make(storage) });
+      return storage.mountPoint;
+    });
+  }
+
+  /** Takes one user off; the last one takes the mount along. */
+  detach(mountPoint: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const known = this.#points.get(mountPoint);
+      if (known === undefined || --known.users > 0) return;
+      this.#points.delete(mountPoint);
+      if (known.mounted) await this.#run('umount', [mountPoint]);
+    });
+  }
+
+  /** Unmounts all. */
+  async close(): Promise<void> {
+    for (const [mountPoint, { mounted }] of this.#points) {
+      this.#points.delete(mountPoint);
+      if (mounted) await this.#run('umount', [mountPoint]);
+    }
+  }
+
+  async #make(storage: Storage): Promise<boolean> {
+    const segments = segmentsBelow(this.#root, storage.mountPoint);
+    await refuseLinkedFolders(this.#root, segments);
+    switch (storage.driver) {
+      case 'ephemeral':
+        await this.#mountTmpfs(storage);
+        return true;
+      case 'local':
+        await makeLocal(storage);
+        return false;
+      default:
+        throw invalidArgument(`storage driver ${JSON.stringify(storage.driver)} is not supported`);
+    }
+  }
+
+  async #mountTmpfs(storage: Storage): Promise<void> {
+    await mkdir(storage.mountPoint, { recursive: true, mode: defaultDirectoryMode });
+    const options = storage.options.filter((option) => option !== '' && !option.startsWith('fsgid='));
+    const arguments_ = options.length === 0 ? [] : ['-o', options.join(',')];
+    await this.#run('mount', ['-t', 'tmpfs', ...arguments_, 'tmpfs', storage.mountPoint]);
+    await applyGroup(storage);
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(work);
+    this.#last = turn.catch(() => undefined);
+    return turn;
+  }
+}
+
+async function makeLocal(storage: Storage): Promise<void> {
+  const option = storage.options.find((item) => item.startsWith('mode='));
+  const mode = option === undefined ? defaultDirectoryMode : Number.parseInt(option.slice('mode='.length), 8);
+  if (!(mode >= 0 && mode <= 0o7777)) throw invalidArgument(`storage option ${option} is not a mode`);
+  await mkdir(storage.mountPoint, { recursive: true });
+  // mkdir's mode is cut by the umask.
+  await chmod(storage.mountPoint, mode);
+  await applyGroup(storage);
+}
+
+async function applyGroup(storage: Storage): Promise<void> {
+  if (storage.fsGroup === undefined) return;
+  await lchown(storage.mountPoint, 0, storage.fsGroup.groupId);
+  await chmod(storage.mountPoint, groupModeBits);
+}
