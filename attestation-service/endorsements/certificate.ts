@@ -1,0 +1,83 @@
+import 'reflect-metadata';
+import { X509Certificate } from 'node:crypto';
+import {
+  BasicConstraintsExtension,
+  ExtendedKeyUsageExtension,
+  X509Certificate as ExtensionReader,
+  KeyUsageFlags,
+  KeyUsagesExtension,
+} from '@peculiar/x509';
+import { SealpodError } from '@sealpod/protocol/errors';
+
+/**
+ * A certificate and what path validation needs to know of it. Node's own class checks signatures and dates but does not
+ * show key usage bits and the path length, which are read from the same bytes.
+ */
+export interface Certificate {
+  readonly x509: X509Certificate;
+  readonly isAuthority: boolean;
+  /** How many intermediate certificates may follow; undefined is any number. */
+  readonly pathLength?: number;
+  /** Undefined where the extension is absent, and so any use is permitted. */
+  readonly keyUsage?: {
+    readonly keyCertSign: boolean;
+    readonly keyEncipherment: boolean;
+    readonly keyAgreement: boolean;
+  };
+  /** Object identifiers; undefined where the extension is absent. */
+  readonly extendedKeyUsage?: readonly string[];
+  /** Critical extensions that nothing here understands: a certificate that has one is not usable (RFC 5280 §4.2). */
+  readonly unknownCritical: readonly string[];
+}
+
+/** Extensions that are processed, or that change nothing about whether a path is valid for attestation. */
+const understood = new Set([
+  '2.5.29.9', // subject directory attributes (TPM specification, TCG assertions)
+  '2.5.29.14', // subject key identifier
+  '2.5.29.15', // key usage
+  '2.5.29.17', // subject alternative name (TPM manufacturer, model, version)
+  '2.5.29.19', // basic constraints
+  '2.5.29.32', // certificate policies
+  '2.5.29.35', // authority key identifier
+  '2.5.29.37', // extended key usage
+]);
+
+/** Parses one DER certificate. Nothing is verified. @throws SealpodError EV_FORMAT */
+export function parseCertificate(der: Uint8Array): Certificate {
+  try {
+    const x509 = new X509Certificate(der);
+    if (x509.raw.length !== der.length) throw new RangeError('bytes after the certificate');
+    const reader = new ExtensionReader(x509.raw);
+    const basic = reader.getExtension(BasicConstraintsExtension);
+    const usages = reader.getExtension(KeyUsagesExtension)?.usages;
+    const extended = reader.getExtension(ExtendedKeyUsageExtension)?.usages;
+    const has = (flag: KeyUsageFlags): boolean => ((usages ?? 0) & flag) !== 0;
+    return {
+      x509,
+      isAuthority: basic?.ca ?? false,
+      ...(basic?.pathLength === undefined ? {} : { pathLength: basic.pathLength }),
+      ...(usages === undefined || usages === null
+        ? {}
+        : {
+            keyUsage: {
+              keyCertSign: has(KeyUsageFlags.keyCertSign),
+              keyEncipherment: has(KeyUsageFlags.keyEncipherment),
+              keyAgreement: has(KeyUsageFlags.keyAgreement),
+            },
+          }),
+      ...(extended === undefined || extended === null ? {} : { extendedKeyUsage: Array.from(extended, String) }),
+      unknownCritical: Array.from(reader.extensions, ({ critical, type }) =>
+        critical && !understood.has(type) ? type : '',
+      ).filter((type) => type !== ''),
+    };
+  } catch (cause) {
+    throw new SealpodError('EV_FORMAT', 'malformed certificate', { cause });
+  }
+}
+
+/** Parses every certificate of a PEM text. @throws SealpodError EV_FORMAT, also where there is none */
+export function parsePemCertificates(pem: string): Certificate[] {
+  const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
+  if (blocks.length === 0) throw new SealpodError('EV_FORMAT', 'no certificate in the PEM text');
+  return blocks.map((block) => parseCertificate(Buffer.from(block.replace(/-----[^-]+-----|\s/g, ''), 'base64')));
+}

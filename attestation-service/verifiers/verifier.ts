@@ -1,0 +1,34 @@
+import type { JsonObject, JsonValue } from '@sealpod/protocol/json';
+import type { TeeName } from '@sealpod/protocol/rcar';
+import type { Verdict } from '@sealpod/protocol/verdict';
+
+/** What evidence is verified against. */
+export interface Expectations {
+  /** The digest evidence must carry, before it is fitted to the TEE's field; undefined: bound to nothing. */
+  readonly reportData?: Buffer;
+  /** The nonce inside structured runtime data. */
+  readonly nonce?: string;
+  /** The initdata the guest says it was started with. */
+  readonly initDataDigest?: Buffer;
+  /** Text of the initdata where it is known. */
+  readonly initDataToml?: string;
+  /** Attestation keys enrolled by the operator: base64 of SubjectPublicKeyInfo. */
+  readonly trustedAttestationKeys: readonly string[];
+  readonly now: Date;
+}
+
+/** The result of verifying one piece of evidence. Claims are to be used only where the verdict passed. */
+export interface Verification {
+  readonly verdict: Verdict;
+  /** Members of the TEE's claims; `report_data` and `init_data` (hex or as given) are lifted out of them. */
+  readonly claims: JsonObject;
+}
+
+/** One TEE's verifier. */
+export interface Verifier {
+  readonly tee: TeeName;
+  /** Parses and verifies. Throws EV_FORMAT or REQUEST_TOO_LARGE for what cannot be parsed; all else is in the verdict. */
+  verify(evidence: JsonValue, expectations: Expectations): Verification;
+  /** The answer to a challenge request; absent where the TEE needs none. */
+  challenge?(parameters: string): string;
+}
