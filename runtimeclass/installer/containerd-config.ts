@@ -78,6 +78,8 @@ export interface DevelopmentOptions extends RuntimePaths {
   readonly debug?: boolean;
   /** Also a plain `runc` runtime (with containerd's own shim), for comparison. */
   readonly runc?: boolean;
+  /** Folder of `<host:port>/hosts.toml` files: how registries are spoken to. */
+  readonly registryHostsDirectory?: string;
   /** Snapshotter of the node; default is ours, so that no image is ever unpacked on this host. */
   readonly snapshotter?: string;
 }
@@ -116,6 +118,8 @@ export function developmentContainerdConfig(options: DevelopmentOptions): string
     proxy_plugins: proxyPlugins(options),
   };
   const runtime: Table = { restrict_oom_score_adj: true, netns_mounts_under_state_dir: true };
+  const registry: Table =
+    options.registryHostsDirectory === undefined ? {} : { registry: { config_path: options.registryHostsDirectory } };
   const streaming: Table = { stream_server_address: '127.0.0.1', stream_server_port: '0' };
   if (release === '2') {
     return stringify({
@@ -125,6 +129,7 @@ export function developmentContainerdConfig(options: DevelopmentOptions): string
         [criImages3]: {
           snapshotter,
           disable_snapshot_annotations: false,
+          ...registry,
           pinned_images: { sandbox: options.sandboxImage },
           runtime_platforms: { [runtimeName]: { snapshotter: snapshotterName } },
         },
@@ -144,6 +149,7 @@ export function developmentContainerdConfig(options: DevelopmentOptions): string
       [cri2]: {
         ...runtime,
         ...streaming,
+        ...registry,
         sandbox_image: options.sandboxImage,
         cni: { bin_dir: binaries, conf_dir: options.cniConfigurationDirectory },
         containerd: {
