@@ -100,9 +100,12 @@ async function build(
   await writeFile(join(work, calibrationName), calibration);
   const parts: ManifestPart[] = [
     ...partitions,
-    ...Object.entries({ 'unified kernel image': uki, kernel: kernel.image, initrd: initrd.archive, 'boot stub': stub }).map(
-      ([name, content]) => ({ name, size: content.length, sha256: sha256(content) }),
-    ),
+    ...Object.entries({
+      'unified kernel image': uki,
+      kernel: kernel.image,
+      initrd: initrd.archive,
+      'boot stub': stub,
+    }).map(([name, content]) => ({ name, size: content.length, sha256: sha256(content) })),
     { name: 'node', size: (await stat(options.nodeBinary)).size, sha256: await fileSha256(options.nodeBinary) },
   ];
   return {
@@ -125,7 +128,10 @@ function packagedNode(): string {
   try {
     return createRequire(import.meta.url).resolve('node/bin/node');
   } catch (error) {
-    throw new SealpodError('PREREQUISITE', 'the npm package `node` is not installed', { cause: error, fix: 'run `npm ci`' });
+    throw new SealpodError('PREREQUISITE', 'the npm package `node` is not installed', {
+      cause: error,
+      fix: 'run `npm ci`',
+    });
   }
 }
 
@@ -165,7 +171,9 @@ async function digestDirectory(
   const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch((error: unknown) => {
     throw new SealpodError('PROVIDER_IMAGE', `the folder ${directory} cannot be read`, { cause: error });
   });
-  const files = entries.filter((entry) => entry.isFile() && select(entry.name)).map((entry) => join(entry.parentPath, entry.name));
+  const files = entries
+    .filter((entry) => entry.isFile() && select(entry.name))
+    .map((entry) => join(entry.parentPath, entry.name));
   for (const file of files.sort()) hash.update(`${file.slice(directory.length)}\0${await fileSha256(file)}\n`);
 }
 

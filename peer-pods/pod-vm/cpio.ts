@@ -54,7 +54,9 @@ function record(
 ): Buffer[] {
   const name = Buffer.from(`${path}\0`);
   const fields = [inode, mode, 0, 0, links, 0, content.length, 0, 0, deviceMajor, deviceMinor, name.length, 0];
-  const head = Buffer.from(`070701${fields.map((value) => value.toString(16).toUpperCase().padStart(8, '0')).join('')}`);
+  const head = Buffer.from(
+    `070701${fields.map((value) => value.toString(16).toUpperCase().padStart(8, '0')).join('')}`,
+  );
   return [head, name, padding(head.length + name.length), Buffer.from(content), padding(content.length)];
 }
 

@@ -17,7 +17,9 @@ const dynamicStringTable = 5n;
 
 /** Whether a file starts as an ELF object does. */
 export function isElf(content: Uint8Array): boolean {
-  return content.length >= 64 && content[0] === 0x7f && content[1] === 0x45 && content[2] === 0x4c && content[3] === 0x46;
+  return (
+    content.length >= 64 && content[0] === 0x7f && content[1] === 0x45 && content[2] === 0x4c && content[3] === 0x46
+  );
 }
 
 /**

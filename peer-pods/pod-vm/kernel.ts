@@ -50,7 +50,12 @@ export async function readKernel(packagesRoot: string): Promise<Kernel> {
   const configuration = await readFile(join(packagesRoot, 'boot', `config-${release}`), 'utf8');
   const ordered = new Map<string, KernelModule>();
   for (const wanted of wantedModules) await addModule(wanted, files, ordered, configuration);
-  return { release, path: `boot/${name}`, image: await readFile(join(packagesRoot, 'boot', name)), modules: [...ordered.values()] };
+  return {
+    release,
+    path: `boot/${name}`,
+    image: await readFile(join(packagesRoot, 'boot', name)),
+    modules: [...ordered.values()],
+  };
 }
 
 /** Module name (with `_` for `-`, as the kernel compares them) → file. Debian 13 compresses modules with xz. */

@@ -49,6 +49,9 @@ export async function readManifest(imageDirectory: string): Promise<Manifest> {
     return manifest;
   } catch (error) {
     if (error instanceof SealpodError) throw error;
-    throw new SealpodError('PROVIDER_IMAGE', `there is no pod VM image in ${imageDirectory}`, { cause: error, source: file });
+    throw new SealpodError('PROVIDER_IMAGE', `there is no pod VM image in ${imageDirectory}`, {
+      cause: error,
+      source: file,
+    });
   }
 }

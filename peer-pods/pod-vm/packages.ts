@@ -94,7 +94,9 @@ async function readResolution(file: string): Promise<{ fingerprint: string; pack
 
 /** The wanted packages, the concrete kernel behind its meta package, and the libraries they depend on. */
 async function resolvePackages(): Promise<DebianPackage[]> {
-  const kernels = (await dependencies([kernelPackage], [])).filter((name) => /^linux-image-\d.*-cloud-amd64$/.test(name));
+  const kernels = (await dependencies([kernelPackage], [])).filter((name) =>
+    /^linux-image-\d.*-cloud-amd64$/.test(name),
+  );
   if (kernels.length !== 1) {
     throw new SealpodError('PREREQUISITE', 'the package lists name no single cloud kernel', {
       expected: 'one package linux-image-<version>-cloud-amd64',
@@ -121,7 +123,9 @@ function isWantedLibrary(name: string): boolean {
 async function dependencies(names: readonly string[], options: readonly string[]): Promise<string[]> {
   const noise = ['recommends', 'suggests', 'conflicts', 'breaks', 'replaces', 'enhances'].map((kind) => `--no-${kind}`);
   const tree = (await run('apt-cache', ['depends', ...options, ...noise, ...names])).toString('utf8');
-  const found = [...tree.matchAll(/^(?: *\|?(?:Pre)?Depends: )?([a-z0-9][a-z0-9+.-]*)(?: |$)/gm)].map((match) => match[1] ?? '');
+  const found = [...tree.matchAll(/^(?: *\|?(?:Pre)?Depends: )?([a-z0-9][a-z0-9+.-]*)(?: |$)/gm)].map(
+    (match) => match[1] ?? '',
+  );
   return [...new Set(found)];
 }
 
@@ -168,7 +172,9 @@ async function download(cacheDirectory: string, items: readonly DebianPackage[])
       const sha256 = createHash('sha256').update(content).digest('hex');
       const item = items.find((candidate) => candidate.sha256 === sha256);
       if (item === undefined) {
-        throw new SealpodError('PREREQUISITE', `${basename(file)} is not the package the lists name`, { actual: sha256 });
+        throw new SealpodError('PREREQUISITE', `${basename(file)} is not the package the lists name`, {
+          actual: sha256,
+        });
       }
       await rename(join(directory, file), packageFile(cacheDirectory, item));
     }

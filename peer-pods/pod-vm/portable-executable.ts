@@ -71,6 +71,27 @@ export function appendSections(stub: Buffer, sections: readonly Section[]): Buff
   return Buffer.concat(parts);
 }
 
+/**
+ * Removes the last sections of a program, the reverse of `appendSections`.
+ *
+ * @throws SealpodError `PROVIDER_IMAGE` where the named sections are not the last ones.
+ */
+export function dropSections(program: Buffer, names: readonly string[]): Buffer {
+  const headers = readHeaders(program);
+  const kept = readSections(program).filter((section) => !names.includes(section.name)).length;
+  const firstDropped = headers.sectionTable + kept * sectionHeaderSize;
+  const rest = readSections(program).slice(kept);
+  if (rest.length !== names.length || rest.some((section) => !names.includes(section.name))) {
+    throw new SealpodError('PROVIDER_IMAGE', 'the sections to drop are not the last ones', {
+      expected: names.join(' '),
+    });
+  }
+  const stub = Buffer.from(program.subarray(0, program.readUInt32LE(firstDropped + 20)));
+  stub.fill(0, firstDropped, firstDropped + names.length * sectionHeaderSize);
+  stub.writeUInt16LE(kept, headers.fileHeader + 2);
+  return stub;
+}
+
 /** The sections of a PE32+ program, in table order. */
 export function readSections(program: Buffer): Section[] {
   const { sectionTable, sectionCount } = readHeaders(program);
@@ -113,7 +134,8 @@ export function authenticodeDigest(program: Buffer): Buffer {
     hash.update(program.subarray(start, start + size));
     hashed += size;
   }
-  if (program.length > hashed + certificateSize) hash.update(program.subarray(hashed, program.length - certificateSize));
+  if (program.length > hashed + certificateSize)
+    hash.update(program.subarray(hashed, program.length - certificateSize));
   return hash.digest();
 }
 

@@ -1,12 +1,24 @@
 import { chmod, cp, mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { lintRootTree } from './lint.ts';
 import { libraryClosure } from './libraries.ts';
+import { lintRootTree } from './lint.ts';
 
 /** Programs of the guest that come from Debian packages. */
 const programs = ['usr/bin/tini', 'usr/bin/crun', 'usr/bin/mount', 'usr/bin/umount', 'usr/bin/ip'];
 
-const emptyDirectories = ['dev', 'etc', 'proc', 'run', 'sys', 'tmp', 'usr/bin', 'usr/sbin', 'usr/lib', 'usr/lib64', 'var'];
+const emptyDirectories = [
+  'dev',
+  'etc',
+  'proc',
+  'run',
+  'sys',
+  'tmp',
+  'usr/bin',
+  'usr/sbin',
+  'usr/lib',
+  'usr/lib64',
+  'var',
+];
 
 /** Merged /usr, and what must be writable while the root file system is not. */
 const links: Readonly<Record<string, string>> = {
@@ -19,8 +31,9 @@ const links: Readonly<Record<string, string>> = {
   'etc/resolv.conf': '../run/resolv.conf',
 };
 
-/** Where `alterPodVmImage` finds a byte that changes nothing but the root hash. */
 export const releaseText = 'ID=sealpod\nNAME="sealpod pod VM"\nVARIANT_ID=released\n';
+/** Of the same length: what an image says whose root file system was altered on purpose, and nothing else changed. */
+export const alteredReleaseText = releaseText.replace('released', 'altered!');
 
 const textFiles: Readonly<Record<string, string>> = {
   'etc/os-release': releaseText,

@@ -1,18 +1,20 @@
 import { spawn } from 'node:child_process';
 import { SealpodError } from '@sealpod/protocol/errors';
 
-const maxOutputBytes = 4 << 20;
+const defaultMaxOutputBytes = 4 << 20;
 
 export interface RunOptions {
   readonly cwd?: string;
   readonly env?: NodeJS.ProcessEnv;
   readonly input?: Uint8Array;
+  /** Largest standard output, in bytes; 4 MiB by default. A program that prints more is killed. */
+  readonly maxOutputBytes?: number;
   /** Milliseconds after which the program is killed and the call fails. */
   readonly timeoutMs?: number;
 }
 
 /**
- * Runs a program of this machine to its end and returns its standard output (at most 4 MiB).
+ * Runs a program of this machine to its end and returns its standard output.
  *
  * @throws SealpodError `PREREQUISITE` where the program is not installed, `PROVIDER_IMAGE` where it fails.
  */
@@ -21,7 +23,13 @@ export async function run(program: string, args: readonly string[], options: Run
     stdio: ['pipe', 'pipe', 'pipe'],
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     // The administration folders are not on an unprivileged user's path, where mkfs.vfat and veritysetup live.
-    env: { ...process.env, LC_ALL: 'C', TZ: 'UTC', ...options.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` },
+    env: {
+      ...process.env,
+      LC_ALL: 'C',
+      TZ: 'UTC',
+      ...options.env,
+      PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`,
+    },
     ...(options.timeoutMs === undefined ? {} : { timeout: options.timeoutMs, killSignal: 'SIGKILL' }),
   });
   const output: Buffer[] = [];
@@ -29,7 +37,7 @@ export async function run(program: string, args: readonly string[], options: Run
   let errors = '';
   child.stdout.on('data', (chunk: Buffer) => {
     size += chunk.length;
-    if (size > maxOutputBytes) child.kill('SIGKILL');
+    if (size > (options.maxOutputBytes ?? defaultMaxOutputBytes)) child.kill('SIGKILL');
     else output.push(chunk);
   });
   child.stderr.on('data', (chunk: Buffer) => {

@@ -1,4 +1,4 @@
-import { appendSections, readSections } from './portable-executable.ts';
+import { appendSections, dropSections, readSections } from './portable-executable.ts';
 
 export interface UnifiedKernelImage {
   readonly linux: Buffer;
@@ -15,7 +15,8 @@ export interface UnifiedKernelImage {
  * self-tests (0.3 s of every start).
  */
 export function commandLine(rootHash: string, dataBlocks: number): string {
-  const fixed = 'console=ttyS0 quiet panic=-1 oops=panic lockdown=confidentiality module.sig_enforce=1 cryptomgr.notests';
+  const fixed =
+    'console=ttyS0 quiet panic=-1 oops=panic lockdown=confidentiality module.sig_enforce=1 cryptomgr.notests';
   return `${fixed} roothash=${rootHash} rootblocks=${dataBlocks}`;
 }
 
@@ -45,4 +46,9 @@ export function splitUnifiedKernelImage(program: Buffer): UnifiedKernelImage {
     release: content('.osrel'),
     commandLine: content('.cmdline').toString('utf8').replace(/\0$/, ''),
   };
+}
+
+/** The stub of a UKI: what is left without the sections that `joinUnifiedKernelImage` added. */
+export function stubOf(program: Buffer): Buffer {
+  return dropSections(program, unifiedSections);
 }

@@ -1,0 +1,71 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, fchownSync, openSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { SealpodError } from '@sealpod/protocol/errors';
+import type { Owner } from '../../pod-vm/tpm-authority.ts';
+
+export interface Confinement {
+  /** The unprivileged user; ignored where this process has no privileges to give up. */
+  readonly owner: Owner;
+  /** Working folder, owned by that user. Programs are given paths relative to it: they cannot reach it from above. */
+  readonly directory: string;
+  /** Network namespace to enter. */
+  readonly netnsPath?: string | undefined;
+  /** Whether the program may open /dev/kvm. */
+  readonly kvm?: boolean;
+  /** Larger files cannot be written: bounds the console of a guest that prints without end. */
+  readonly maxFileBytes: number;
+  /** Open files that the program inherits as descriptor 3, 4, … */
+  readonly descriptors?: readonly number[];
+  /** File in the folder that receives what the program prints. */
+  readonly logFile: string;
+}
+
+/**
+ * Starts a program without privileges, in a session of its own, outliving this process. Capabilities are dropped for
+ * good, privileges cannot be gained again, and a write beyond the file size limit fails instead of ending the program.
+ *
+ * @throws SealpodError `PREREQUISITE` where the program is not installed, `HYPERVISOR` where it cannot be started.
+ */
+export async function startConfined(
+  program: string,
+  args: readonly string[],
+  confinement: Confinement,
+): Promise<ChildProcess> {
+  const chain = [
+    ...(confinement.netnsPath === undefined ? [] : ['nsenter', `--net=${confinement.netnsPath}`, '--']),
+    ...['prlimit', `--fsize=${confinement.maxFileBytes}`, '--', 'env', '--ignore-signal=XFSZ'],
+    ...(await dropPrivileges(confinement)),
+    ...[program, ...args],
+  ];
+  const [first, ...rest] = chain;
+  const log = openSync(`${confinement.directory}/${confinement.logFile}`, 'a', 0o600);
+  try {
+    // The program may open its own log by name.
+    if (process.getuid?.() === 0) fchownSync(log, confinement.owner.uid, confinement.owner.gid);
+    const child = spawn(first ?? program, rest, {
+      cwd: confinement.directory,
+      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' },
+      stdio: ['ignore', log, log, ...(confinement.descriptors ?? [])],
+      detached: true,
+    });
+    await new Promise<void>((resolve, reject) => {
+      child.once('spawn', resolve);
+      child.once('error', (error) =>
+        reject(new SealpodError('PREREQUISITE', `${first} could not be started`, { cause: error })),
+      );
+    });
+    child.unref();
+    return child;
+  } finally {
+    closeSync(log);
+  }
+}
+
+async function dropPrivileges(confinement: Confinement): Promise<string[]> {
+  if (process.getuid?.() !== 0) return ['setpriv', '--no-new-privs', '--'];
+  const { uid, gid } = confinement.owner;
+  const groups = confinement.kvm === true ? [`--groups=${(await stat('/dev/kvm')).gid}`] : ['--clear-groups'];
+  const capabilities = ['--inh-caps=-all', '--ambient-caps=-all', '--bounding-set=-all'];
+  return ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, ...groups, ...capabilities, '--no-new-privs', '--'];
+}

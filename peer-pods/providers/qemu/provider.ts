@@ -1,0 +1,184 @@
+import { rm, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { SealpodError } from '@sealpod/protocol/errors';
+import { encodeInitdataDisk } from '@sealpod/protocol/initdata';
+import { commandLineOf, endProcess, findProcesses } from '../../adaptor/process-identity.ts';
+import { readManifest } from '../../pod-vm/manifest.ts';
+import type { Owner, TpmAuthority } from '../../pod-vm/tpm-authority.ts';
+import type { Effect, Instance, InstanceReference, InstanceRequest, Provider } from '../provider.ts';
+import { findAccelerator } from './acceleration.ts';
+import { findFirmware } from './firmware.ts';
+import { type Launched, machineFiles, makeMachineDirectory, startMachine, startTpm } from './launch.ts';
+import type { Accelerator } from './machine.ts';
+
+export interface QemuProviderOptions {
+  /** Folder of the pod VM image (`disk.raw`, `manifest.json`). */
+  readonly imageDirectory: string;
+  /** Makes a TPM for each machine. */
+  readonly tpmAuthority: TpmAuthority;
+  /** Folder below which the adaptor makes one folder a sandbox: what runs from there is ours. */
+  readonly sandboxesDirectory: string;
+  /** Unprivileged user of QEMU and swtpm, and owner of the taps; default: nobody. */
+  readonly owner?: Owner;
+  readonly firmware?: string;
+  readonly accelerator?: Accelerator;
+}
+
+/** The user `nobody`, who owns nothing. */
+export const defaultOwner: Owner = { uid: 65534, gid: 65534 };
+
+const hypervisorRole = 'hypervisor';
+const tpmRole = 'tpm';
+const graceMs = 2000;
+/** sockaddr_un holds 107 bytes and a closing NUL. */
+const maxSocketPathBytes = 107;
+const nothingToDo = Buffer.alloc(512);
+
+/**
+ * Runs pod VMs as QEMU processes of this machine: measured boot with OVMF and a software TPM, unprivileged, in the
+ * pod's network namespace. Processes outlive this one and are found again by the folder in their command line.
+ */
+export function createQemuProvider(options: QemuProviderOptions): Provider {
+  const owner = options.owner ?? defaultOwner;
+
+  const start = async (request: InstanceRequest, directory: string): Promise<Launched> => {
+    const { effects, signal } = request;
+    const manifest = await readManifest(options.imageDirectory);
+    const [firmware, accelerator] = await Promise.all([
+      options.firmware ?? findFirmware(),
+      options.accelerator ?? findAccelerator(),
+    ]);
+    const marker = markerOf(directory);
+    await effects.intend({ kind: 'directory', path: directory });
+    await makeMachineDirectory(directory, owner);
+    await effects.complete({ kind: 'directory', path: directory });
+    // A machine without initdata gets an empty disk all the same: its devices are part of what is measured.
+    const initdata = request.initdata === undefined ? nothingToDo : encodeInitdataDisk(request.initdata);
+    await writeFile(join(directory, machineFiles.initdata), initdata, { mode: 0o600 });
+    await options.tpmAuthority.createTpm(join(directory, machineFiles.tpmState), owner);
+    signal.throwIfAborted();
+    const recorded = async (role: string, launch: () => Promise<Launched>): Promise<Launched> => {
+      const effect: Effect = { kind: 'process', role, marker };
+      await effects.intend(effect);
+      const launched = await launch();
+      await effects.complete(effect, launched.identity);
+      return launched;
+    };
+    await recorded(tpmRole, () => startTpm(directory, owner, marker));
+    signal.throwIfAborted();
+    const network =
+      request.network === undefined
+        ? {}
+        : { network: { tap: request.network.tapName, macAddress: request.network.macAddress } };
+    return recorded(hypervisorRole, () =>
+      startMachine({
+        directory,
+        owner,
+        netnsPath: request.network?.netnsPath,
+        diskFile: join(options.imageDirectory, manifest.disk),
+        machine: {
+          name: `${request.name}@${marker}`,
+          shape: { memoryMiB: request.memoryMiB, vcpus: request.vcpus },
+          accelerator,
+          firmware,
+          ...network,
+        },
+      }),
+    );
+  };
+
+  const end = async (reference: InstanceReference): Promise<void> => {
+    const marker = markerOf(machineDirectory(reference));
+    // The hypervisor first: the TPM then ends by itself.
+    const found = findProcesses(marker).sort((left) => (isHypervisor(left.pid) ? -1 : 1));
+    for (const identity of found) await endProcess(identity, marker, graceMs);
+    await rm(machineDirectory(reference), { recursive: true, force: true });
+  };
+
+  return {
+    name: 'qemu',
+    createInstance: async (request) => {
+      checkShape(request);
+      const directory = machineDirectory(request);
+      checkSocketPath(join(directory, machineFiles.agentSocket));
+      try {
+        const { identity } = await start(request, directory);
+        return instance(request, identity.pid);
+      } catch (error) {
+        await end(request);
+        if (error instanceof SealpodError) throw error;
+        throw new SealpodError('HYPERVISOR', `the machine ${request.name} could not be started`, { cause: error });
+      }
+    },
+    findInstance: async (reference) => {
+      const pid = hypervisors(markerOf(machineDirectory(reference)))[0];
+      return pid === undefined ? undefined : instance(reference, pid);
+    },
+    deleteInstance: end,
+    listInstances: async () =>
+      hypervisors(`@${options.sandboxesDirectory}/`).flatMap((pid) => {
+        const reference = referenceOf(pid);
+        return reference === undefined ? [] : [instance(reference, pid)];
+      }),
+  };
+}
+
+function machineDirectory(reference: { readonly directory: string }): string {
+  return join(reference.directory, 'vm');
+}
+
+/** Closed by a slash, so that one folder's marker is never the start of another's. */
+function markerOf(directory: string): string {
+  return `${directory}/`;
+}
+
+function instance(reference: InstanceReference, pid: number): Instance {
+  const directory = machineDirectory(reference);
+  return {
+    sandboxId: reference.sandboxId,
+    name: reference.name,
+    directory: reference.directory,
+    id: String(pid),
+    agentSocketPath: join(directory, machineFiles.agentSocket),
+    consoleLogPath: join(directory, machineFiles.console),
+  };
+}
+
+/** Process ids of the QEMUs whose name holds `marker`. */
+function hypervisors(marker: string): number[] {
+  return findProcesses(marker)
+    .filter(({ pid }) => isHypervisor(pid))
+    .map(({ pid }) => pid);
+}
+
+function isHypervisor(pid: number): boolean {
+  return basename(commandLineOf(pid)[0] ?? '') === 'qemu-system-x86_64';
+}
+
+/** Reads `<name>@<folder>/vm/` from a QEMU's command line. */
+function referenceOf(pid: number): InstanceReference | undefined {
+  const args = commandLineOf(pid);
+  const match = /^([a-z0-9-]+)@(.+)\/vm\/$/.exec(args[args.indexOf('-name') + 1] ?? '');
+  const [, name, directory] = match ?? [];
+  if (name === undefined || directory === undefined) return undefined;
+  return { sandboxId: basename(directory), name, directory };
+}
+
+function checkShape({ memoryMiB, vcpus }: InstanceRequest): void {
+  if (!Number.isInteger(memoryMiB) || memoryMiB < 128 || !Number.isInteger(vcpus) || vcpus < 1 || vcpus > 255) {
+    throw new SealpodError('HYPERVISOR', 'no machine of this shape can be made', {
+      expected: 'at least 128 MiB and 1 to 255 processors',
+      actual: `${memoryMiB} MiB, ${vcpus} processors`,
+    });
+  }
+}
+
+function checkSocketPath(path: string): void {
+  if (Buffer.byteLength(path) > maxSocketPathBytes) {
+    throw new SealpodError('HYPERVISOR', 'the path of the agent socket is too long', {
+      expected: `at most ${maxSocketPathBytes} bytes`,
+      actual: path,
+      fix: 'choose a shorter folder for sandboxes',
+    });
+  }
+}
