@@ -214,7 +214,7 @@ describe.skipIf(unprivileged)(`pod network${why}`, () => {
     expect(await state()).toEqual(once);
     expect(once).not.toEqual(before);
     expect(await jsonInNamespace(path, 'ip', ['-d', 'link', 'show', 'dev', tapName])).toMatchObject([
-      { mtu: 1430, linkinfo: { info_kind: 'tun', info_data: { type: 'tap', user: '64321' } } },
+      { mtu: 1430, linkinfo: { info_kind: 'tun', info_data: { type: 'tap', user: 64321 } } },
     ]);
     // The network is read the same with the tap in place.
     expect(await inspectPodNetwork(path, [tapName])).toMatchObject({ interfaceName: 'eth0' });
