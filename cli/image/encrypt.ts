@@ -1,0 +1,124 @@
+import { pipeline } from 'node:stream/promises';
+import { SealpodError } from '@sealpod/protocol/errors';
+import {
+  createLayerEncryptor,
+  encodeAnnotationPacket,
+  encodePrivateLayerOptions,
+  formatLayerMediaType,
+  parseLayerMediaType,
+  wrapPrivateOptions,
+  writeEncryptionAnnotations,
+} from '@sealpod/protocol/ocicrypt';
+import { formatResourceUri, parseResourceUri } from '@sealpod/protocol/resource-uri';
+import { type Descriptor, type ImageReference, mediaTypes, type RegistryClient } from '@sealpod/registry';
+import { type ImageLocation, type OpenImage, openImage, type RegistryAccess, registryClient } from './source.ts';
+
+export interface EncryptImageOptions extends RegistryAccess {
+  readonly source: ImageLocation;
+  /** Where the encrypted image is pushed to. */
+  readonly destination: ImageReference;
+  /** Resource URI under which the guest finds the key, e.g. `kbs:///default/image-key/1`. */
+  readonly keyId: string;
+  /** Key encryption key, 32 bytes. */
+  readonly keyEncryptionKey: Uint8Array;
+  /** Told as each layer is done. */
+  readonly progress?: (done: number, total: number) => void;
+}
+
+/** What was pushed. */
+export interface EncryptedImage {
+  readonly manifestDigest: string;
+  /** The same as of the plain image: the configuration is not encrypted. */
+  readonly configDigest: string;
+  readonly keyId: string;
+  readonly layers: readonly Descriptor[];
+}
+
+/**
+ * Encrypts all layers of an image and pushes it, each layer under a key of its own that is wrapped with the key
+ * encryption key. The result is what skopeo writes with a Confidential Containers key provider: media types and
+ * annotations of the layers change, the configuration stays. Layers are streamed and never on disk.
+ *
+ * @throws SealpodError IMG_FORMAT where a layer is already encrypted; RES_NAME for a bad key id; as registries do
+ */
+export async function encryptImage(options: EncryptImageOptions): Promise<EncryptedImage> {
+  const keyId = formatResourceUri(parseResourceUri(options.keyId));
+  const image = await openImage(options.source, options);
+  const client = registryClient(options.destination, options);
+  try {
+    return await pushEncrypted(image, client, keyId, options);
+  } finally {
+    client.close();
+    await image.close();
+  }
+}
+
+async function pushEncrypted(
+  image: OpenImage,
+  client: RegistryClient,
+  keyId: string,
+  options: EncryptImageOptions,
+): Promise<EncryptedImage> {
+  const { manifest } = image;
+  const { repository, tag, digest } = options.destination;
+  if (digest !== undefined) throw new SealpodError('USAGE', 'an image cannot be pushed to a digest; name a tag');
+  const layers: Descriptor[] = [];
+  for (const layer of manifest.layers) {
+    layers.push(await pushLayer(image, layer, client, repository, keyId, options.keyEncryptionKey));
+    options.progress?.(layers.length, manifest.layers.length);
+  }
+  await copyConfig(image, client, options.destination);
+  const config = { ...manifest.config, mediaType: mediaTypes.ociConfig };
+  const document = { ...manifest.document, mediaType: mediaTypes.ociManifest, config, layers };
+  const bytes = Buffer.from(JSON.stringify(document));
+  const manifestDigest = await client.putManifest(repository, tag ?? 'latest', {
+    mediaType: mediaTypes.ociManifest,
+    bytes,
+  });
+  return { manifestDigest, configDigest: config.digest, keyId, layers };
+}
+
+async function pushLayer(
+  image: OpenImage,
+  layer: Descriptor,
+  client: RegistryClient,
+  repository: string,
+  keyId: string,
+  keyEncryptionKey: Uint8Array,
+): Promise<Descriptor> {
+  const mediaType = parseLayerMediaType(layer.mediaType);
+  if (mediaType.encrypted) throw new SealpodError('IMG_FORMAT', `layer ${layer.digest} is already encrypted`);
+  const encryptor = createLayerEncryptor();
+  const encrypting = pipeline(image.openBlob(layer), encryptor.stream);
+  const uploading = client.uploadBlob(repository, {
+    source: encryptor.stream,
+    digest: () => encryptor.result().ciphertextDigest,
+  });
+  const [encrypted, uploaded] = await Promise.allSettled([encrypting, uploading]);
+  // What went wrong while reading explains what then went wrong while sending.
+  if (uploaded.status === 'rejected') {
+    const readFailure = encrypted.status === 'rejected' && encrypted.reason instanceof SealpodError;
+    throw readFailure ? encrypted.reason : uploaded.reason;
+  }
+  if (encrypted.status === 'rejected') throw encrypted.reason;
+  const { privateOptions, publicOptions, ciphertextDigest, size } = encryptor.result();
+  const wrapped = wrapPrivateOptions(encodePrivateLayerOptions(privateOptions), keyEncryptionKey);
+  const annotations = writeEncryptionAnnotations(publicOptions, encodeAnnotationPacket({ keyId, ...wrapped }));
+  return {
+    mediaType: formatLayerMediaType({ ...mediaType, encrypted: true }),
+    digest: ciphertextDigest,
+    size,
+    annotations: { ...layer.annotations, ...annotations },
+  };
+}
+
+async function copyConfig(image: OpenImage, client: RegistryClient, destination: ImageReference): Promise<void> {
+  const { config } = image.manifest;
+  if (await client.hasBlob(destination.repository, config.digest)) return;
+  const from = image.reference;
+  const mounted =
+    from?.registry === destination.registry &&
+    (await client.mountBlob(destination.repository, config.digest, from.repository));
+  if (mounted) return;
+  await client.uploadBlob(destination.repository, { source: image.openBlob(config), digest: () => config.digest });
+}
