@@ -1,5 +1,6 @@
 import { open, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { performance } from 'node:perf_hooks';
 import { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SealpodError } from '@sealpod/protocol/errors';
@@ -10,6 +11,8 @@ export const agentPortName = 'sealpod.agent.0';
 const readBytes = 64 * 1024;
 const hostAwayDelayMs = 20;
 const busyDelayMs = 1;
+/** The device tells its ports' names some time after its driver was loaded. */
+const portWaitMs = 5000;
 
 /** The two calls that a port needs; a FileHandle in a guest. */
 export interface PortFile {
@@ -37,11 +40,15 @@ export async function openVirtioPort(
   };
 }
 
-async function findPort(name: string, ports: string): Promise<string> {
+async function findPort(name: string, ports: string, deadline = performance.now() + portWaitMs): Promise<string> {
   const found = await readdir(ports).catch(() => []);
   for (const port of found) {
     const text = await readFile(join(ports, port, 'name'), 'utf8').catch(() => '');
     if (text.trim() === name) return port;
+  }
+  if (performance.now() < deadline) {
+    await delay(hostAwayDelayMs);
+    return await findPort(name, ports, deadline);
   }
   throw new SealpodError('PREREQUISITE', `the machine has no virtio-serial port ${name}`, {
     expected: name,

@@ -52,7 +52,7 @@ async function unwrapKey(hub: DataHub, input: Uint8Array): Promise<Buffer> {
     throw new TtrpcError(Status.internal, '[ERROR] UnwrapKey Parse request failed', { cause });
   }
   return await answer('Decrypt Image (UnwrapKey) failed', async () =>
-    encodeKeyUnwrapResponse(await hub.keySession().unwrapKey(annotation)),
+    encodeKeyUnwrapResponse(await hub.unwrapKey(annotation)),
   );
 }
 

@@ -1,0 +1,182 @@
+import { mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { TtrpcServer } from '@sealpod/protocol/ttrpc';
+import { createRegoEngine } from '@sealpod/rego';
+import { AgentPolicy, denyAllPolicy } from './agent-policy/index.ts';
+import { AttestationAgent } from './attestation-agent/attestation-agent.ts';
+import { addAttestationAgentService, attestationAgentSocket } from './attestation-agent/attestation-service.ts';
+import { PinnedHttps } from './attestation-agent/pinned-https.ts';
+import type { BrokerConnection } from './attestation-agent/rcar-client.ts';
+import { describeFailure } from './attestation-agent/refusal.ts';
+import type { Attester } from './attesters/attester.ts';
+import { createSampleAttester } from './attesters/sample/sample-attester.ts';
+import { createTpmAttester } from './attesters/tpm/tpm-attester.ts';
+import { TpmClient } from './attesters/tpm/tpm-client.ts';
+import { openTpmDevice, type TpmTransport } from './attesters/tpm/transport.ts';
+import { failureFields, type Log } from './boot/console-log.ts';
+import type { KernelSwitches } from './boot/kernel-command-line.ts';
+import { DataHub } from './data-hub/data-hub.ts';
+import { addDataHubServices, dataHubSocket } from './data-hub/data-hub-service.ts';
+import { createImageStore, type ImageStore } from './image/index.ts';
+import { type MeasuredInitdata, measureInitdata } from './initdata/measure.ts';
+import { createPodService, type ImagePuller } from './pod/index.ts';
+import { startRestServer } from './rest/rest-server.ts';
+
+/** Memory of the guest, outside of what the host may write to. */
+const imageDirectory = '/run/sealpod/images';
+
+export interface GuestOptions {
+  readonly switches: KernelSwitches;
+  readonly version: string;
+  readonly log: Log;
+  /** Raw initdata document; undefined where the machine has none. */
+  readonly readInitdata: () => Promise<Uint8Array | undefined>;
+  readonly openTpm?: () => Promise<TpmTransport>;
+}
+
+export interface Guest {
+  /** Serves the agent API; give it the streams of the agent channel. */
+  readonly server: TtrpcServer;
+  /** SHA-256 of the measured document, hex. */
+  readonly initdataDigest: string;
+  /** Starts what the host need not wait for: the sockets of upstream's components, the REST API, the attestation key. */
+  startServices(): Promise<void>;
+}
+
+/**
+ * Measures the configuration and builds the guest from it. Nothing is served before it resolves.
+ *
+ * @throws SealpodError; the guest must not serve then
+ */
+export async function createGuest(options: GuestOptions): Promise<Guest> {
+  const { switches, version, log } = options;
+  const engine = createRegoEngine();
+  // The engine's worker starts while the machine measures; a failure shows when the policy is loaded.
+  const warm = engine.check(denyAllPolicy).catch((error: unknown) => error);
+  const openTpm = options.openTpm ?? openTpmDevice;
+  const measured = await measure(options, openTpm);
+  const attester: Attester =
+    switches.attester === 'sample' ? createSampleAttester() : createTpmAttester({ transport: () => openTpm() });
+  const attestationAgent = createAttestationAgent(measured, attester);
+  const dataHub = new DataHub({
+    attestationAgent,
+    skipSealedSecretVerification: measured.dataHub.skipSealedSecretVerification,
+  });
+  await warm;
+  const agentPolicy = await AgentPolicy.create({
+    engine,
+    ...(measured.agentPolicy === undefined ? {} : { policy: measured.agentPolicy }),
+  });
+  const images = createImages(measured, dataHub, log);
+  const pods = createPodService({
+    images: imagePuller(images),
+    agentPolicy,
+    dataHub: { unseal: async (secret) => (await dataHub.unsealSecret(Buffer.from(secret))).toString('utf8') },
+    version,
+    onDenied: ({ request, reason }) => log('info', 'request refused by the agent policy', { request, reason }),
+  });
+  const server = new TtrpcServer();
+  pods.registerOn(server);
+  return {
+    server,
+    initdataDigest: measured.digest.toString('hex'),
+    startServices: async () => {
+      const pull = async (
+        reference: string,
+        bundle: string,
+        signal: AbortSignal,
+      ): Promise<{ manifestDigest: string }> => images.pull(reference, bundle, signal);
+      await listen(addAttestationAgentService(new TtrpcServer(), attestationAgent), attestationAgentSocket);
+      await listen(addDataHubServices(new TtrpcServer(), dataHub, pull), dataHubSocket);
+      if (switches.restFeatures !== 'none') {
+        await startRestServer({ attestationAgent, dataHub, features: switches.restFeatures, version });
+      }
+      // The first attestation then need not wait for the TPM to make the key. It is tried again where it fails here.
+      await attester
+        .prepare()
+        .catch((error: unknown) => log('error', 'the attester is not ready', failureFields(error)));
+    },
+  };
+}
+
+async function measure(options: GuestOptions, openTpm: () => Promise<TpmTransport>): Promise<MeasuredInitdata> {
+  const document = await options.readInitdata();
+  if (options.switches.attester === 'sample') {
+    options.log('info', 'sample attester: nothing is measured and nothing is proved');
+    return await measureInitdata(document, async () => undefined);
+  }
+  const tpm = new TpmClient(await openTpm());
+  try {
+    return await measureInitdata(document, (pcr, digest) => tpm.extendPcr(pcr, digest));
+  } finally {
+    await tpm.close();
+  }
+}
+
+function createAttestationAgent(measured: MeasuredInitdata, attester: Attester): AttestationAgent {
+  const { kbs } = measured.attestationAgent;
+  return new AttestationAgent({
+    attester,
+    initdata: measured.text,
+    ...(kbs === undefined ? {} : { connection: connectionTo(kbs) }),
+  });
+}
+
+/** An address or pin that cannot be used refuses each request with the reason, which then reaches the owner. */
+function connectionTo({ url, cert = '' }: { readonly url: string; readonly cert?: string }): BrokerConnection {
+  try {
+    return new PinnedHttps({ url, pinned: cert });
+  } catch (error) {
+    return { send: () => Promise.reject(error) };
+  }
+}
+
+function createImages({ dataHub: { image } }: MeasuredInitdata, hub: DataHub, log: Log): ImageStore {
+  const policy =
+    image.imageSecurityPolicyUri === undefined ? image.imageSecurityPolicy : { uri: image.imageSecurityPolicyUri };
+  return createImageStore({
+    workDirectory: imageDirectory,
+    ...(policy === undefined ? {} : { imagePolicy: typeof policy === 'string' ? { text: policy } : policy }),
+    ...(image.authenticatedRegistryCredentialsUri === undefined
+      ? {}
+      : { credentials: { uri: image.authenticatedRegistryCredentialsUri } }),
+    registries: image.registries,
+    certificateAuthorities: image.extraRootCertificates,
+    ...(image.maxConcurrentLayerDownloads === undefined
+      ? {}
+      : { maxConcurrentLayers: image.maxConcurrentLayerDownloads }),
+    getResource: (uri) => hub.getResource(uri).catch(tellReason),
+    notice: (text) => log('info', text),
+  });
+}
+
+/** Puts code and correlation id into the message, which survives where an image failure is told with its own code. */
+function tellReason(thrown: unknown): never {
+  const error = asSealpodError(thrown);
+  throw new SealpodError(error.code, describeFailure(error), { ...error.detail, cause: error });
+}
+
+function imagePuller(images: ImageStore): ImagePuller {
+  return {
+    pull: async (reference, bundle, signal) => {
+      const { manifestDigest, rootfs, config } = await images.pull(reference, bundle, signal);
+      return {
+        manifestDigest,
+        rootfs,
+        config: {
+          Env: config.environment,
+          Entrypoint: config.entrypoint,
+          Cmd: config.command,
+          WorkingDir: config.workingDirectory,
+          User: config.user,
+        },
+      };
+    },
+  };
+}
+
+async function listen(server: TtrpcServer, socket: string): Promise<void> {
+  await mkdir(dirname(socket), { recursive: true, mode: 0o700 });
+  await server.listen(socket);
+}

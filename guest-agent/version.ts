@@ -1,0 +1,2 @@
+/** Release of this guest agent. */
+export const version = '0.1.0';
