@@ -1,9 +1,16 @@
 import { Command } from 'commander';
 import { addDoctorCommand } from './commands/doctor.ts';
+import { addDownCommand } from './commands/down.ts';
+import { addExecCommand } from './commands/exec.ts';
 import { addExplainCommand } from './commands/explain.ts';
+import { addImageCommands } from './commands/image.ts';
+import { addLogsCommand } from './commands/logs.ts';
+import { addPodVmCommands } from './commands/pod-vm.ts';
 import { addPolicyCommands } from './commands/policy.ts';
 import { addReferenceValueCommands } from './commands/reference-value.ts';
+import { addRunCommands } from './commands/run.ts';
 import { addSecretCommands } from './commands/secret.ts';
+import { addUpCommand } from './commands/up.ts';
 
 /** The `sealpod` command line: thin verbs over the parts. */
 export function createProgram(): Command {
@@ -17,10 +24,17 @@ export function createProgram(): Command {
     .option('--admin-key <file>', 'PEM private key (Ed25519 or P-256) of an administrator')
     .showHelpAfterError('(see --help)')
     .exitOverride();
+  addUpCommand(program);
+  addDownCommand(program);
   addDoctorCommand(program);
   addSecretCommands(program);
   addPolicyCommands(program);
   addReferenceValueCommands(program);
+  addImageCommands(program);
+  addPodVmCommands(program);
+  addRunCommands(program);
+  addLogsCommand(program);
+  addExecCommand(program);
   addExplainCommand(program);
   return program;
 }

@@ -1,9 +1,9 @@
 import { createPrivateKey } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { signAdminToken } from '@sealpod/kbs/admin-token';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Command } from 'commander';
+import { ownerKeyFile } from '../development/kbs.ts';
 import { type Layout, layoutOf } from '../development/layout.ts';
 import { requireState } from '../development/state.ts';
 import { KbsClient } from '../kbs-client/client.ts';
@@ -30,11 +30,6 @@ export function globalOptions(command: Command): GlobalOptions {
 /** The layout of the environment the command is about. */
 export function layoutFor(command: Command): Layout {
   return layoutOf(globalOptions(command).home);
-}
-
-/** The owner key of a development environment: Ed25519, PKCS#8 PEM, 0600. */
-export function ownerKeyFile(layout: Layout): string {
-  return join(layout.home, 'owner-key.pem');
 }
 
 /**

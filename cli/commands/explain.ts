@@ -1,3 +1,4 @@
+import { SealpodError } from '@sealpod/protocol/errors';
 import type { Verdict } from '@sealpod/protocol/verdict';
 import { failures } from '@sealpod/protocol/verdict';
 import type { Command } from 'commander';
@@ -21,6 +22,14 @@ export interface Decision {
 /** The decisions of one correlation id, oldest first. */
 export async function decisionsOf(client: KbsClient, correlationId: string): Promise<readonly Decision[]> {
   return (await client.get(`/admin/v1/decisions/${encodeURIComponent(correlationId)}`)) as readonly Decision[];
+}
+
+async function lastCorrelationId(client: KbsClient): Promise<string> {
+  const recent = (await client.get('/admin/v1/decisions?limit=200')) as readonly Decision[];
+  const newestFirst = [...recent].sort((one, other) => other.time.localeCompare(one.time));
+  const guest = newestFirst.find((decision) => !decision.event.startsWith('admin'));
+  if (guest === undefined) throw new SealpodError('NOT_FOUND', 'no guest has asked for anything yet');
+  return guest.correlationId;
 }
 
 /** Tells decisions for a person: each with its outcome, and what did not pass with expected and actual. */
@@ -62,11 +71,15 @@ export function addExplainCommand(program: Command): void {
   program
     .command('explain')
     .description('why a guest got a secret or was refused: the recorded decisions of a correlation id')
-    .argument('<correlation-id>', 'as the error in the pod event or in the guest names it')
+    .argument('[correlation-id]', 'as the error in the pod event or in the guest names it')
+    .option('--last', 'the newest decision that concerns a guest')
     .option('--all', 'also the checks that passed')
     .addHelpText('after', '\nExample:\n  sealpod explain 7c1f0a… --all')
-    .action(async (correlationId: string, options: { all?: boolean }, command: Command) => {
-      const decisions = await decisionsOf(kbsClientFor(command), correlationId);
+    .action(async (given: string | undefined, options: { all?: boolean; last?: boolean }, command: Command) => {
+      const client = kbsClientFor(command);
+      if ((given === undefined) === (options.last !== true))
+        throw new SealpodError('USAGE', 'give either a correlation id or --last');
+      const decisions = await decisionsOf(client, given ?? (await lastCorrelationId(client)));
       if (globalOptions(command).output === 'json') process.stdout.write(`${JSON.stringify(decisions, null, 2)}\n`);
       else process.stdout.write(tellDecisions(decisions, options.all === true));
     });

@@ -136,7 +136,7 @@ async function addEntry(archive: ReturnType<typeof pack>, entry: ImageEntry): Pr
 
 async function addFile(
   archive: ReturnType<typeof pack>,
-  header: Header,
+  header: Partial<Header> & { readonly name: string },
   content: Uint8Array | { readonly file: string },
 ): Promise<void> {
   if (content instanceof Uint8Array) {

@@ -1,0 +1,46 @@
+import { join, resolve } from 'node:path';
+import type { Command } from 'commander';
+import { buildImage, imagesDirectory, measureImage } from '../development/pod-vm-image.ts';
+import { writeResult } from '../terminal/output.ts';
+import { Progress } from '../terminal/progress.ts';
+import { globalOptions, layoutFor } from './context.ts';
+
+/** `sealpod podvm build|measure`. */
+export function addPodVmCommands(program: Command): void {
+  const podvm = program.command('podvm').description('the image that pod VMs boot');
+
+  podvm
+    .command('build')
+    .description(
+      'build the image; equal inputs give equal bytes, and nothing is done where nothing changed. Needs no root',
+    )
+    .option('--directory <directory>', 'where it goes (default: the image of the development environment)')
+    .addHelpText('after', '\nExample:\n  sealpod podvm build --directory ./pod-vm')
+    .action(async (options: { directory?: string }, command: Command) => {
+      const layout = layoutFor(command);
+      const directory = resolve(options.directory ?? join(imagesDirectory(layout), 'default'));
+      const progress = new Progress();
+      const image = await progress.step('build', () =>
+        buildImage(directory, layout.cache, (step) => progress.say(`                 ${step}`)),
+      );
+      writeResult(globalOptions(command).output, { directory, image }, ['image', 'directory'], [[image, directory]]);
+    });
+
+  podvm
+    .command('measure')
+    .description('compute what a machine that boots the image measures, and write reference-values.json beside it')
+    .option('--directory <directory>', 'folder of the image (default: the image of the development environment)')
+    .addHelpText(
+      'after',
+      '\nExample:\n  sealpod podvm measure --directory ./pod-vm && sealpod refvalue put --file ./pod-vm/reference-values.json',
+    )
+    .action(async (options: { directory?: string }, command: Command) => {
+      const directory = resolve(options.directory ?? join(imagesDirectory(layoutFor(command)), 'default'));
+      const measured = await measureImage(directory);
+      const rows = Object.entries(measured.referenceValues.reference_values).map(([id, value]) => [
+        id,
+        JSON.stringify(value),
+      ]);
+      writeResult(globalOptions(command).output, measured.referenceValues, ['reference value', 'expected'], rows);
+    });
+}

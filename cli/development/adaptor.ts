@@ -1,0 +1,51 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { startDaemon } from '@sealpod/processes';
+import { accepts, type ServingDaemon } from './containerd.ts';
+import type { Layout } from './layout.ts';
+import { imagesDirectory, tpmAuthorityDirectory } from './pod-vm-image.ts';
+
+const program = fileURLToPath(import.meta.resolve('@sealpod/peer-pods/adaptor'));
+
+function writeConfiguration(layout: Layout): { readonly file: string; readonly socket: string } {
+  const socket = join(layout.run, 'hypervisor.sock');
+  const configuration = {
+    socket,
+    podsDirectory: join(layout.run, 'pods'),
+    stateDirectory: join(layout.home, 'adaptor'),
+    provider: {
+      name: 'qemu',
+      imagesDirectory: imagesDirectory(layout),
+      defaultImage: 'default',
+      tpmAuthorityDirectory: tpmAuthorityDirectory(layout),
+    },
+  };
+  const file = join(layout.home, 'adaptor.json');
+  mkdirSync(configuration.stateDirectory, { recursive: true, mode: 0o700 });
+  writeFileSync(file, `${JSON.stringify(configuration, null, 2)}\n`, { mode: 0o600 });
+  return { file, socket };
+}
+
+/** Starts the adaptor, which boots a machine for each sandbox. */
+export async function startAdaptor(layout: Layout): Promise<ServingDaemon> {
+  const { file, socket } = writeConfiguration(layout);
+  const daemon = await startDaemon({
+    name: 'adaptor',
+    command: process.execPath,
+    args: [program, '--config', file],
+    logDirectory: layout.logs,
+    ready: () => accepts(socket),
+  });
+  return { daemon, socket };
+}
+
+/** Ends every machine that adaptors of this environment left, and undoes what their journal says. No adaptor may run. */
+export function removeAllMachines(layout: Layout): void {
+  const { file } = writeConfiguration(layout);
+  execFileSync(process.execPath, [program, '--config', file, '--remove-all'], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    timeout: 60_000,
+  });
+}

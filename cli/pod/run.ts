@@ -1,0 +1,150 @@
+import { createHash, randomUUID } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { encodeInitdataAnnotation } from '@sealpod/protocol/initdata';
+import { isReasonCode } from '@sealpod/protocol/reason-codes';
+import type { CriClient } from '@sealpod/runtimeclass/cri';
+import { addReferenceValue } from '../commands/reference-value.ts';
+import type { Layout } from '../development/layout.ts';
+import type { EnvironmentState } from '../development/state.ts';
+import type { KbsClient } from '../kbs-client/client.ts';
+import { agentPolicy } from './agent-policy.ts';
+import { podInitdata } from './initdata.ts';
+
+/** A pod of one container, as `sealpod run` starts it. */
+export interface PodRequest {
+  readonly name: string;
+  /** The image by digest: `host:port/repository@sha256:…`. */
+  readonly image: string;
+  /** The whole command; where empty, that of the image. */
+  readonly args: readonly string[];
+  /** `NAME=value` */
+  readonly environment: readonly string[];
+  readonly allowExec: boolean;
+  readonly memoryMiB?: number;
+  readonly vcpus?: number;
+  /** Name of the pod VM image; default: the adaptor's. */
+  readonly podVmImage?: string;
+  /** PEM of the key broker's certificate that the guest is to pin. */
+  readonly kbsCertificatePem: string;
+  readonly kbsUrl: string;
+}
+
+/** A started pod. */
+export interface RunningPod {
+  readonly sandboxId: string;
+  readonly containerId: string;
+  readonly logFile: string;
+}
+
+const annotationPrefix = 'io.katacontainers.config.hypervisor';
+
+/** The initdata of a pod: what its guest is told, and may do. */
+export function initdataOf(request: PodRequest): string {
+  const [repository = '', digest = ''] = request.image.split('@');
+  return podInitdata({
+    kbsUrl: request.kbsUrl,
+    kbsCertificatePem: request.kbsCertificatePem,
+    plainHttpRegistries: [repository.split('/')[0] ?? ''],
+    imageRepository: repository,
+    imageDigests: [digest],
+    agentPolicy: agentPolicy({ image: request.image, args: request.args, allowExec: request.allowExec }),
+  });
+}
+
+/** Registers the digest of an initdata document: the owner's word that a guest told so may have secrets. */
+export async function enrolInitdata(client: KbsClient, initdata: string): Promise<string> {
+  const digest = createHash('sha256').update(initdata).digest('hex');
+  await addReferenceValue(client, 'tpm_initdata', digest);
+  return digest;
+}
+
+/**
+ * Runs a pod through the container runtime interface, as a kubelet does: sandbox (which boots the machine), image
+ * (manifest and configuration only), container.
+ *
+ * @throws SealpodError with the code that guest or adaptor gave; the sandbox is removed again
+ */
+export async function runPod(
+  cri: CriClient,
+  layout: Layout,
+  state: EnvironmentState,
+  request: PodRequest,
+  initdata: string,
+  stage: <T>(name: string, run: () => Promise<T>) => Promise<T>,
+): Promise<RunningPod> {
+  const uid = randomUUID();
+  const logDirectory = join(layout.home, 'pods', uid);
+  mkdirSync(logDirectory, { recursive: true, mode: 0o700 });
+  const metadata = { name: request.name, uid, namespace: 'default', attempt: 0 };
+  const annotations: Record<string, string> = {
+    [`${annotationPrefix}.cc_init_data`]: encodeInitdataAnnotation(initdata),
+  };
+  if (request.podVmImage !== undefined) annotations[`${annotationPrefix}.image`] = request.podVmImage;
+  if (request.memoryMiB !== undefined) annotations[`${annotationPrefix}.default_memory`] = String(request.memoryMiB);
+  if (request.vcpus !== undefined) annotations[`${annotationPrefix}.default_vcpus`] = String(request.vcpus);
+  const config = {
+    metadata,
+    hostname: request.name,
+    logDirectory,
+    dnsConfig: { servers: [state.address] },
+    annotations,
+    labels: { 'sealpod.pod': request.name },
+    linux: { securityContext: { namespaceOptions: {} } },
+  };
+  const { podSandboxId: sandboxId } = await stage('machine boots', () =>
+    cri.runtime.runPodSandbox({ config, runtimeHandler: 'sealpod' }),
+  ).catch(refuse);
+  try {
+    await stage('image manifest', () =>
+      cri.images.pullImage({ image: { image: request.image }, sandboxConfig: config }),
+    );
+    const containerConfig = {
+      metadata: { name: request.name, attempt: 0 },
+      image: { image: request.image },
+      // Replaces entry point and arguments of the image: the agent policy pins the whole command.
+      command: [...request.args],
+      envs: request.environment.map(variable),
+      logPath: `${request.name}.log`,
+      linux: {},
+    };
+    const { containerId } = await cri.runtime.createContainer({
+      podSandboxId: sandboxId,
+      config: containerConfig,
+      sandboxConfig: config,
+    });
+    await stage('attestation, image, container', () => cri.runtime.startContainer({ containerId }));
+    return { sandboxId, containerId, logFile: join(logDirectory, `${request.name}.log`) };
+  } catch (error) {
+    await removePod(cri, sandboxId);
+    return refuse(error);
+  }
+}
+
+/** Stops and removes a pod with its machine. */
+export async function removePod(cri: CriClient, sandboxId: string): Promise<void> {
+  await cri.runtime.stopPodSandbox({ podSandboxId: sandboxId });
+  await cri.runtime.removePodSandbox({ podSandboxId: sandboxId });
+}
+
+function variable(text: string): { readonly key: string; readonly value: string } {
+  const at = text.indexOf('=');
+  if (at < 1) throw new SealpodError('USAGE', 'not an environment variable', { expected: 'NAME=value', actual: text });
+  return { key: text.slice(0, at), value: text.slice(at + 1) };
+}
+
+/** Finds the code and correlation id that guest and shim put into the text of a CRI error. */
+function refuse(thrown: unknown): never {
+  const error = asSealpodError(thrown);
+  const text = error.message;
+  const code =
+    /\b((?:EV|RV|IMG|RES|KBS|INITDATA|POLICY|AGENT|SESSION|TOKEN)_[A-Z_]+|HYPERVISOR|NETWORK|PROVIDER_IMAGE)\b/.exec(
+      text,
+    )?.[1];
+  const correlationId = /correlation(?: id)? ([0-9a-f-]{16,})/.exec(text)?.[1];
+  throw new SealpodError(code !== undefined && isReasonCode(code) ? code : 'INTERNAL', text, {
+    cause: error.cause,
+    ...(correlationId === undefined ? {} : { correlationId }),
+  });
+}

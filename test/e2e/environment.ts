@@ -1,0 +1,106 @@
+import { execFile, execFileSync, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { layoutOf } from '@sealpod/cli/layout';
+
+export const root = fileURLToPath(new URL('../..', import.meta.url));
+const sealpod = join(root, 'cli/bin/sealpod');
+
+/** What a command left: its exit code and everything it printed. */
+export interface CommandResult {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs a program to its end; never throws for an exit code. */
+export function run(
+  command: string,
+  args: readonly string[],
+  environment: NodeJS.ProcessEnv,
+  input?: string,
+): Promise<CommandResult> {
+  return new Promise((resolve, reject) => {
+    const child = execFile(
+      command,
+      args,
+      { cwd: root, env: environment, maxBuffer: 64 << 20, timeout: 280_000 },
+      (error, stdout, stderr) => {
+        if (error !== null && typeof error.code === 'string') reject(error);
+        else resolve({ code: error === null ? 0 : (error.code ?? 1), stdout, stderr });
+      },
+    );
+    child.stdin?.end(input ?? '');
+  });
+}
+
+/** A development environment of the test's own, beside any other on the machine. */
+export class TestEnvironment {
+  readonly home = mkdtempSync(join(tmpdir(), 'sealpod-e2e-'));
+  readonly environment: NodeJS.ProcessEnv = { ...process.env, SEALPOD_HOME: this.home };
+
+  /** Runs a `sealpod` verb. */
+  sealpod(...args: readonly string[]): Promise<CommandResult> {
+    return run(sealpod, args, this.environment);
+  }
+
+  /** As `sealpod`, with text on standard input. */
+  sealpodWithInput(input: string, ...args: readonly string[]): Promise<CommandResult> {
+    return run(sealpod, args, this.environment, input);
+  }
+
+  /** As `sealpod` with `-o json`, and expects success. */
+  async json(...args: readonly string[]): Promise<unknown> {
+    const result = await this.sealpod('-o', 'json', ...args);
+    if (result.code !== 0) throw new Error(`sealpod ${args.join(' ')}: exit ${result.code}\n${result.stderr}`);
+    return JSON.parse(result.stdout);
+  }
+
+  /** Starts a verb and returns the process, for signals. */
+  spawn(...args: readonly string[]): ReturnType<typeof spawn> {
+    return spawn(sealpod, args, { cwd: root, env: this.environment, stdio: ['ignore', 'pipe', 'pipe'] });
+  }
+
+  state(): Record<string, unknown> & { readonly daemons: readonly { readonly name: string; readonly pid: number }[] } {
+    return JSON.parse(readFileSync(join(this.home, 'state.json'), 'utf8'));
+  }
+
+  /** What of this environment is left on the machine: processes, mounts, bridges, taps, namespaces. Empty where all is gone. */
+  residue(): string[] {
+    const found: string[] = [];
+    const runDirectory = this.#runDirectory();
+    for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)) {
+      const file = `/proc/${pid}/cmdline`;
+      const text = existsSync(file) ? readTolerant(file).replaceAll('\0', ' ') : '';
+      if (text.includes(this.home) || text.includes(runDirectory)) found.push(`process ${pid}: ${text.slice(0, 200)}`);
+    }
+    for (const line of readFileSync('/proc/self/mounts', 'utf8').split('\n')) {
+      if (line.includes(this.home) || line.includes(runDirectory)) found.push(`mount ${line}`);
+    }
+    const links = execFileSync('ip', ['-o', 'link', 'show'], { encoding: 'utf8' });
+    const bridge = existsSync(join(this.home, 'state.json')) ? String(this.state()['bridge']) : 'spd-none';
+    for (const line of links.split('\n').filter((text) => text.includes(bridge))) found.push(`link ${line}`);
+    if (existsSync(runDirectory)) found.push(`directory ${runDirectory}`);
+    return found;
+  }
+
+  #runDirectory(): string {
+    return layoutOf(this.home).run;
+  }
+
+  async remove(): Promise<void> {
+    await this.sealpod('down');
+    rmSync(this.home, { recursive: true, force: true });
+  }
+}
+
+function readTolerant(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH')) return '';
+    throw error;
+  }
+}
