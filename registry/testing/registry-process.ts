@@ -9,6 +9,8 @@ import { join } from 'node:path';
 export interface RegistryProcess {
   /** `127.0.0.1:<port>`, plain HTTP. */
   readonly host: string;
+  /** Directory of its files, gone after {@link stop}. */
+  readonly storage: string;
   stop(): Promise<void>;
 }
 
@@ -56,7 +58,7 @@ export async function startRegistry(options: { readonly htpasswd?: string } = {}
     await stop();
     throw error;
   }
-  return { host, stop };
+  return { host, storage: join(directory, 'storage'), stop };
 }
 
 async function writePasswords(directory: string, htpasswd: string): Promise<object> {
