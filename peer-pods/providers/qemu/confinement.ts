@@ -33,7 +33,7 @@ export async function startConfined(
   confinement: Confinement,
 ): Promise<ChildProcess> {
   const chain = [
-    ...(confinement.netnsPath === undefined ? [] : ['nsenter', `--net=${confinement.netnsPath}`, '--']),
+    ...(await enterNetwork(confinement)),
     ...['prlimit', `--fsize=${confinement.maxFileBytes}`, '--', 'env', '--ignore-signal=XFSZ'],
     ...(await dropPrivileges(confinement)),
     ...[program, ...args],
@@ -60,6 +60,24 @@ export async function startConfined(
   } finally {
     closeSync(log);
   }
+}
+
+/**
+ * Where udev runs, every user may open /dev/net/tun (attaching to a tap then needs its ownership). Where it does not,
+ * the program gets a node of its own, in a mount namespace of its own; the machine's stays as it is.
+ */
+async function enterNetwork({ netnsPath, owner }: Confinement): Promise<string[]> {
+  if (netnsPath === undefined) return [];
+  const enter = ['nsenter', `--net=${netnsPath}`, '--'];
+  const { mode } = await stat('/dev/net/tun');
+  if ((mode & 0o006) === 0o006 || process.getuid?.() !== 0) return enter;
+  const makeNode = [
+    'mount -t tmpfs -o nosuid,noexec,mode=0755,size=16k tmpfs /dev/net',
+    'mknod -m 0600 /dev/net/tun c 10 200',
+    `chown ${owner.uid}:${owner.gid} /dev/net/tun`,
+    'exec "$@"',
+  ].join(' && ');
+  return [...enter, 'unshare', '--mount', '--propagation', 'slave', '--', 'sh', '-c', makeNode, 'sh'];
 }
 
 async function dropPrivileges(confinement: Confinement): Promise<string[]> {

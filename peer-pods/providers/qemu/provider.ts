@@ -27,8 +27,9 @@ export interface QemuProviderOptions {
 /** The user `nobody`, who owns nothing. */
 export const defaultOwner: Owner = { uid: 65534, gid: 65534 };
 
-const hypervisorRole = 'hypervisor';
-const tpmRole = 'tpm';
+/** Programs by their role; the hypervisor first, since the TPM ends by itself once it is gone. */
+const executables = { hypervisor: 'qemu-system-x86_64', tpm: 'swtpm' } as const;
+type Role = keyof typeof executables;
 const graceMs = 2000;
 /** sockaddr_un holds 107 bytes and a closing NUL. */
 const maxSocketPathBytes = 107;
@@ -57,20 +58,20 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
     await writeFile(join(directory, machineFiles.initdata), initdata, { mode: 0o600 });
     await options.tpmAuthority.createTpm(join(directory, machineFiles.tpmState), owner);
     signal.throwIfAborted();
-    const recorded = async (role: string, launch: () => Promise<Launched>): Promise<Launched> => {
-      const effect: Effect = { kind: 'process', role, marker };
+    const recorded = async (role: Role, launch: () => Promise<Launched>): Promise<Launched> => {
+      const effect: Effect = { kind: 'process', role, executable: executables[role], marker };
       await effects.intend(effect);
       const launched = await launch();
       await effects.complete(effect, launched.identity);
       return launched;
     };
-    await recorded(tpmRole, () => startTpm(directory, owner, marker));
+    await recorded('tpm', () => startTpm(directory, owner, marker));
     signal.throwIfAborted();
     const network =
       request.network === undefined
         ? {}
         : { network: { tap: request.network.tapName, macAddress: request.network.macAddress } };
-    return recorded(hypervisorRole, () =>
+    return recorded('hypervisor', () =>
       startMachine({
         directory,
         owner,
@@ -89,9 +90,11 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
 
   const end = async (reference: InstanceReference): Promise<void> => {
     const marker = markerOf(machineDirectory(reference));
-    // The hypervisor first: the TPM then ends by itself.
-    const found = findProcesses(marker).sort((left) => (isHypervisor(left.pid) ? -1 : 1));
-    for (const identity of found) await endProcess(identity, marker, graceMs);
+    for (const executable of Object.values(executables)) {
+      for (const identity of findProcesses({ executable, marker })) {
+        await endProcess(identity, { executable, marker }, graceMs);
+      }
+    }
     await rm(machineDirectory(reference), { recursive: true, force: true });
   };
 
@@ -146,13 +149,7 @@ function instance(reference: InstanceReference, pid: number): Instance {
 
 /** Process ids of the QEMUs whose name holds `marker`. */
 function hypervisors(marker: string): number[] {
-  return findProcesses(marker)
-    .filter(({ pid }) => isHypervisor(pid))
-    .map(({ pid }) => pid);
-}
-
-function isHypervisor(pid: number): boolean {
-  return basename(commandLineOf(pid)[0] ?? '') === 'qemu-system-x86_64';
+  return findProcesses({ executable: executables.hypervisor, marker }).map(({ pid }) => pid);
 }
 
 /** Reads `<name>@<folder>/vm/` from a QEMU's command line. */
