@@ -57,14 +57,31 @@ function policyTextOf(body: Buffer): string {
   try {
     return decodePolicy(policy);
   } catch (cause) {
-    const reason = policy.includes('=') ? 'Invalid padding' : asSealpodError(cause).message;
-    throw parsePolicyRefusal(`Failed to decode policy: ${reason}`, cause);
+    throw parsePolicyRefusal(`Failed to decode policy: ${asSealpodError(cause).message}`, cause);
   }
 }
 
+/** What is wrong with text that is not unpadded base64url, in the words of upstream's decoder. */
+function base64Fault(text: string): string {
+  const offset = text.search(/[^A-Za-z0-9_-]/);
+  if (offset < 0 || /^=+$/.test(text.slice(offset))) return 'Invalid padding';
+  return `Invalid symbol ${text.charCodeAt(offset)}, offset ${offset}.`;
+}
+
 function decodePolicy(text: string): string {
-  const bytes = decodeBase64Url(text, { what: 'policy', maxBytes: largestPolicy });
-  return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  let bytes: Buffer;
+  try {
+    bytes = decodeBase64Url(text, { what: 'policy', maxBytes: largestPolicy });
+  } catch (cause) {
+    const { code } = asSealpodError(cause);
+    if (code === 'REQUEST_TOO_LARGE') throw cause;
+    throw new SealpodError('REQUEST_FORMAT', base64Fault(text), { cause });
+  }
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch (cause) {
+    throw new SealpodError('REQUEST_FORMAT', 'invalid utf-8 sequence', { cause });
+  }
 }
 
 /** `POST /kbs/v0/resource-policy`: the policy that decides on every resource that is bound to no other. */
@@ -74,7 +91,8 @@ export async function handlePostResourcePolicy(parts: Parts, exchange: Exchange)
   try {
     await parts.rego.check(policy);
   } catch (cause) {
-    const detail = `Policy engine error: Failed to load policy: ${asSealpodError(cause).message}`;
+    const fault = asSealpodError(cause).message.replaceAll('policy.rego:', ':');
+    const detail = `Policy engine error: Failed to load policy: \n${fault}`;
     throw new Refusal('POLICY_INVALID', { variant: 'PolicyEngineError', detail }, { cause });
   }
   const deed = deedOf(exchange, administrator, 'POST resource-policy', defaultPolicyId);

@@ -21,7 +21,7 @@ const mostTries = 4;
 async function presentedToken(parts: Parts, exchange: Exchange): Promise<VerifiedToken> {
   const { cookie, authorization } = exchange.headers;
   const found = cookie === undefined ? undefined : await findSession(parts.storage, sessionIdOf(cookie));
-  const token = found?.session.token ?? /^Bearer +(\S+) *$/.exec(authorization ?? '')?.[1];
+  const token = found?.session.token ?? /^Bearer (.+)$/.exec(authorization ?? '')?.[1];
   if (token === undefined) throw new Refusal('TOKEN_MISSING', refusalTexts.tokenMissing);
   try {
     return await parts.tokens.verify(token);

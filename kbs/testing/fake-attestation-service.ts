@@ -74,6 +74,12 @@ export class FakeAttestationService implements AttestationService {
   gate: Promise<void> = Promise.resolve();
   evaluations = 0;
   challenges: Readonly<Record<string, string>>[] = [];
+  /** Milliseconds since the epoch. */
+  now: () => number = Date.now;
+  /** Compiles policies; without it they are stored unread. */
+  check: (policy: string) => Promise<void> = async () => undefined;
+  /** Keys of other signers that it publishes beside its own. */
+  otherKeys: JsonObject[] = [];
   readonly policies = new Map<string, StoredPolicy>();
   readonly values = new Map<string, StoredReferenceValue>();
 
@@ -94,17 +100,24 @@ export class FakeAttestationService implements AttestationService {
       code,
       children: [{ check: 'report data', code, expected: 'the nonce', actual }],
     });
-    if (primary.tee !== 'sample') throw new AttestationRefused(verdict('EV_TEE_UNSUPPORTED'), evidenceDigest);
+    if (primary.tee !== 'sample' && primary.tee !== 'sampledevice')
+      throw new AttestationRefused(verdict('EV_TEE_UNSUPPORTED'), evidenceDigest);
     this.#checkSample(
       primary.evidence,
       structured,
       () => new AttestationRefused(verdict('EV_NONCE_MISMATCH', 'another'), evidenceDigest),
     );
-    for (const { tee } of evidences.slice(1)) {
+    for (const { tee, evidence, runtimeData } of evidences.slice(1)) {
       if (tee !== 'sampledevice') throw new AttestationRefused(verdict('EV_TEE_UNSUPPORTED'), evidenceDigest);
+      if (runtimeData === undefined || 'raw' in runtimeData) throw new Error('a device that is bound to nothing');
+      this.#checkSample(
+        evidence,
+        runtimeData.structured,
+        () => new AttestationRefused(verdict('EV_NONCE_MISMATCH', 'another'), evidenceDigest),
+      );
     }
     const teePubKey = structured['tee-pubkey'] ?? null;
-    const claims = earPayload(teePubKey, { status: this.status, jti: correlationId });
+    const claims = earPayload(teePubKey, { status: this.status, jti: correlationId, now: this.now() });
     return {
       token: await signPayload(this.signer, claims),
       claims: claims as unknown as EarClaims,
@@ -124,10 +137,11 @@ export class FakeAttestationService implements AttestationService {
     } catch {
       throw refusal();
     }
+    const additional = structured['additional-evidence'];
     const expected = runtimeDataDigest({
       nonce: String(structured['nonce']),
       teePubKey: structured['tee-pubkey'] as unknown as TeePubKey,
-      additionalEvidence: String(structured['additional-evidence']),
+      ...(typeof additional === 'string' ? { additionalEvidence: additional } : {}),
     });
     if (!expected.equals(reportData)) throw refusal();
   }
@@ -139,8 +153,7 @@ export class FakeAttestationService implements AttestationService {
 
   async setPolicy(id: string, policy: string): Promise<StoredPolicy> {
     if (!/^[a-zA-Z0-9_][a-zA-Z0-9_.-]*$/.test(id)) throw new SealpodError('REQUEST_FORMAT', 'bad policy id');
-    if (!policy.includes('package ') || policy.includes('{{{'))
-      throw new SealpodError('POLICY_INVALID', 'does not parse');
+    await this.check(policy);
     const sha256 = createHash('sha256').update(policy).digest('hex');
     const stored = { id, policy, sha256, updatedAt: new Date().toISOString() };
     this.policies.set(id, stored);
@@ -200,7 +213,7 @@ export class FakeAttestationService implements AttestationService {
   }
 
   async jwks(): Promise<{ readonly keys: readonly JsonObject[] }> {
-    return { keys: [this.signer.jwk] };
+    return { keys: [this.signer.jwk, ...this.otherKeys] };
   }
 
   async close(): Promise<void> {

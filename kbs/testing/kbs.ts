@@ -54,11 +54,18 @@ export async function startTestKbs(
     },
   });
   const attestation = dependencies.attestation ?? new FakeAttestationService();
+  if (dependencies.now !== undefined) attestation.now = dependencies.now;
   const log = pino({ level: 'debug' }, sink);
   const config = parseKbsConfig(value, directory);
   const kbs = await createKbs(config, { log, ...dependencies, attestation });
   const token = (role: AdminRole = 'owner') =>
-    signAdminToken({ privateKey: keys.privateKey, role, subject: `${role}@test`, ttlSeconds: 600 });
+    signAdminToken({
+      privateKey: keys.privateKey,
+      role,
+      subject: `${role}@test`,
+      ttlSeconds: 600,
+      now: (dependencies.now ?? Date.now)(),
+    });
   return {
     address: kbs.address,
     certificatePem: kbs.certificatePem,
