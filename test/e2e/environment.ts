@@ -29,7 +29,7 @@ export function run(
       { cwd: root, env: environment, maxBuffer: 64 << 20, timeout: 280_000 },
       (error, stdout, stderr) => {
         if (error !== null && typeof error.code === 'string') reject(error);
-        else resolve({ code: error === null ? 0 : (error.code ?? 1), stdout, stderr });
+        else resolve({ code: error === null ? 0 : Number(error.code ?? 1), stdout, stderr });
       },
     );
     child.stdin?.end(input ?? '');

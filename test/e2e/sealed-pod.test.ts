@@ -1,0 +1,252 @@
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { TestEnvironment } from './environment.ts';
+
+/** One environment for all tests of this file: each test runs pods of its own name. */
+const environment = new TestEnvironment();
+const message = 'only an attested guest reads this';
+const digestPattern = /^[0-9a-f]{64}$/;
+
+interface Verdict {
+  readonly check: string;
+  readonly code: string;
+  readonly expected?: string;
+  readonly actual?: string;
+  readonly children?: readonly Verdict[];
+}
+interface Decision {
+  readonly event: string;
+  readonly outcome: string;
+  readonly code: string;
+  readonly verdict?: Verdict;
+}
+
+/** Correlation id that an error message points to. */
+function correlationOf(stderr: string): string {
+  const id = /sealpod explain ([0-9a-f-]{16,})/.exec(stderr)?.[1];
+  if (id === undefined) throw new Error(`no correlation id in: ${stderr}`);
+  return id;
+}
+
+function leaves(verdict: Verdict): Verdict[] {
+  const children = verdict.children ?? [];
+  return children.length === 0 ? [verdict] : children.flatMap(leaves);
+}
+
+/** Runs a pod that must be refused, and returns what the key broker recorded about it. */
+async function refused(
+  ...args: readonly string[]
+): Promise<{ readonly stderr: string; readonly decisions: readonly Decision[] }> {
+  const result = await environment.sealpod('run', ...args);
+  expect(result.code, result.stderr).toBe(1);
+  const decisions = (await environment.json('explain', correlationOf(result.stderr))) as readonly Decision[];
+  return { stderr: result.stderr, decisions };
+}
+
+/** No container of a refused pod ever started, and its machine is gone. */
+async function expectNoPod(name: string): Promise<void> {
+  const { pods } = (await environment.json('status')) as { readonly pods: readonly { readonly name: string }[] };
+  expect(pods.filter((pod) => pod.name === name)).toEqual([]);
+}
+
+function failedChecks(decisions: readonly Decision[]): Verdict[] {
+  return decisions
+    .flatMap((decision) => (decision.verdict === undefined ? [] : leaves(decision.verdict)))
+    .filter((verdict) => verdict.code !== 'OK');
+}
+
+beforeAll(async () => {
+  const up = await environment.sealpod('up', '--detach', '--no-demonstration');
+  expect(up.code, up.stderr).toBe(0);
+  await environment.json('image', 'demo', 'plain/hello:1', '--message', message);
+  await environment.json('image', 'encrypt', 'plain/hello:1', 'sealed/hello:1', '--key', 'default/image-key/hello');
+});
+afterAll(async () => {
+  await environment.sealpod('down');
+  expect(environment.residue()).toEqual([]);
+  await environment.remove();
+});
+
+describe('a sealed pod', () => {
+  it('runs an encrypted image after attestation, and the host holds neither key nor layer', async () => {
+    const run = await environment.sealpod('run', 'sealed/hello:1', '--name', 'hello', '--allow-exec');
+    expect(run.code, run.stderr).toBe(0);
+    await expect
+      .poll(async () => (await environment.sealpod('logs', 'hello')).stdout, { timeout: 20_000 })
+      .toContain(message);
+
+    const explained = (await environment.json('explain', '--last', '--all')) as readonly Decision[];
+    expect(explained.map((decision) => decision.outcome)).not.toContain('refused');
+    expect(explained.some((decision) => decision.event.includes('attest'))).toBe(true);
+
+    // What containerd stored of the encrypted image: manifest and configuration, no layer in either form.
+    const blobs = join(environment.home, 'containerd', 'io.containerd.content.v1.content', 'blobs', 'sha256');
+    const stored = existsSync(blobs) ? readdirSync(blobs) : [];
+    const manifests = stored.filter((name) => readFileSync(join(blobs, name), 'utf8').includes('+encrypted'));
+    expect(manifests.length).toBeGreaterThan(0);
+    for (const name of manifests) {
+      const { layers } = JSON.parse(readFileSync(join(blobs, name), 'utf8')) as {
+        layers: readonly { digest: string }[];
+      };
+      for (const layer of layers) expect(stored).not.toContain(layer.digest.replace('sha256:', ''));
+    }
+  });
+
+  it('runs commands, with their exit codes and output, where the measured policy allows it', async () => {
+    const cat = await environment.sealpod('exec', 'hello', '--', 'cat', '/message');
+    expect(cat).toMatchObject({ code: 0, stdout: `${message}\n` });
+    expect(await environment.sealpod('exec', 'hello', '--', 'sh', '-c', 'echo no >&2; exit 7')).toMatchObject({
+      code: 7,
+      stderr: 'no\n',
+    });
+  });
+
+  it('gives a workload its secrets by REST on loopback of the pod, released by attestation', async () => {
+    const put = await environment.sealpodWithInput(
+      'a secret for the workload',
+      'secret',
+      'put',
+      'default/workload/one',
+      '--file',
+      '-',
+    );
+    expect(put.code, put.stderr).toBe(0);
+    const get = await environment.sealpod(
+      'exec',
+      'hello',
+      '--',
+      'wget',
+      '-q',
+      '-O',
+      '-',
+      'http://127.0.0.1:8006/cdh/resource/default/workload/one',
+    );
+    expect(get).toMatchObject({ code: 0, stdout: 'a secret for the workload' });
+  });
+
+  it('is removed with its machine', async () => {
+    expect((await environment.sealpod('remove', 'hello')).code).toBe(0);
+    await expectNoPod('hello');
+    expect((await environment.sealpod('logs', 'hello')).code).toBe(1);
+  });
+});
+
+describe('refusals in the real machine', () => {
+  it('changed command line: the refusal names the component, expected and actual', async () => {
+    const { decisions, stderr } = await refused('sealed/hello:1', '--name', 'altered', '--pod-vm-image', 'altered');
+    const commandLine = failedChecks(decisions).find((verdict) => /command.line/.test(verdict.check));
+    expect(commandLine).toMatchObject({ code: 'RV_MISMATCH' });
+    expect(commandLine?.actual).toMatch(digestPattern);
+    expect(commandLine?.expected).not.toContain(commandLine?.actual);
+    // The guest, and so the host, learns the code and the correlation id only.
+    expect(stderr).not.toContain(commandLine?.actual ?? 'missing');
+    await expectNoPod('altered');
+  });
+
+  it('changed initdata: a guest that was told something else gets nothing', async () => {
+    const { decisions } = await refused(
+      'sealed/hello:1',
+      '--name',
+      'untold',
+      '--no-enrol',
+      '--env',
+      'A=1',
+      '--',
+      'sleep',
+      '77',
+    );
+    expect(failedChecks(decisions).map((verdict) => [verdict.check, verdict.code])).toContainEqual([
+      'initdata',
+      'RV_MISMATCH',
+    ]);
+    await expectNoPod('untold');
+  });
+
+  it('no reference values: RV_NOT_LOADED', async () => {
+    const kept = (await environment.json('refvalue', 'get', 'tpm_kernel')) as { readonly value: readonly string[] };
+    expect((await environment.sealpod('refvalue', 'delete', 'tpm_kernel')).code).toBe(0);
+    try {
+      const { decisions } = await refused('sealed/hello:1', '--name', 'unknown-kernel');
+      expect(failedChecks(decisions).map((verdict) => [verdict.check, verdict.code])).toContainEqual([
+        'kernel',
+        'RV_NOT_LOADED',
+      ]);
+    } finally {
+      await environment.json('refvalue', 'put', 'tpm_kernel', ...kept.value);
+    }
+  });
+
+  it('image changed by a byte in the registry: IMG_DIGEST', async () => {
+    await environment.json(
+      'image',
+      'encrypt',
+      'plain/hello:1',
+      'sealed/flipped:1',
+      '--key',
+      'default/image-key/flipped',
+    );
+    const layer = flipLayer('sealed/flipped');
+    try {
+      const result = await environment.sealpod('run', 'sealed/flipped:1', '--name', 'flipped');
+      expect(result.code).toBe(1);
+      expect(result.stderr).toContain('IMG_DIGEST');
+      await expectNoPod('flipped');
+    } finally {
+      layer.restore();
+    }
+  });
+
+  it('wrong layer key: IMG_DECRYPT_KEY', async () => {
+    await environment.json(
+      'image',
+      'encrypt',
+      'plain/hello:1',
+      'sealed/wrong-key:1',
+      '--key',
+      'default/image-key/wrong',
+    );
+    await environment.sealpodWithInput('x'.repeat(32), 'secret', 'put', 'default/image-key/wrong', '--file', '-');
+    const result = await environment.sealpod('run', 'sealed/wrong-key:1', '--name', 'wrong-key');
+    expect(result.code).toBe(1);
+    expect(result.stderr).toContain('IMG_DECRYPT_KEY');
+    await expectNoPod('wrong-key');
+  });
+
+  it('deny policy: POLICY_DENY, and the decision names the policy', async () => {
+    const policy = join(environment.home, 'deny.rego');
+    writeFileSync(policy, 'package policy\n\nimport rego.v1\n\ndefault allow := false\n');
+    await environment.json('policy', 'put', 'resource', 'nobody', '--file', policy);
+    await environment.json(
+      'image',
+      'encrypt',
+      'plain/hello:1',
+      'sealed/denied:1',
+      '--key',
+      'default/image-key/denied',
+      '--policy',
+      'nobody',
+    );
+    const { stderr, decisions } = await refused('sealed/denied:1', '--name', 'denied');
+    expect(stderr).toContain('POLICY_DENY');
+    expect(decisions.find((decision) => decision.code === 'POLICY_DENY')).toMatchObject({ policy: { id: 'nobody' } });
+    await expectNoPod('denied');
+  });
+});
+
+/** Flips one byte in the stored layer of a repository, as a hostile registry would. */
+function flipLayer(repository: string): { restore(): void } {
+  const storage = join(environment.home, 'registry', 'docker', 'registry', 'v2');
+  const links = join(storage, 'repositories', repository, '_layers', 'sha256');
+  const files = readdirSync(links).map((hex) => join(storage, 'blobs', 'sha256', hex.slice(0, 2), hex, 'data'));
+  const layer = files
+    .map((file) => ({ file, content: readFileSync(file) }))
+    .sort((one, other) => other.content.length - one.content.length)[0];
+  if (layer === undefined) throw new Error(`no layer of ${repository}`);
+  expect(createHash('sha256').update(layer.content).digest('hex')).toBe(layer.file.split('/').at(-2));
+  const changed = Buffer.from(layer.content);
+  changed[changed.length >> 1] = (changed[changed.length >> 1] ?? 0) ^ 1;
+  writeFileSync(layer.file, changed);
+  return { restore: () => writeFileSync(layer.file, layer.content) };
+}
