@@ -1,3 +1,7 @@
+export type { AttestationServiceConfig, TokenConfig } from './config.ts';
+export type { RootConfiguration } from './endorsements/enrolled-roots.ts';
+export { createAttestationService } from './local-service.ts';
+export { builtInPolicies, simulatedTpmPolicy } from './policy/built-in.ts';
 export {
   AttestationRefused,
   type AttestationService,

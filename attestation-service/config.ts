@@ -1,0 +1,32 @@
+import type { RegoEngineOptions } from '@sealpod/rego';
+import type { RootConfiguration } from './endorsements/enrolled-roots.ts';
+
+/** Configuration of an attestation service. A TEE without a member here is refused. */
+export interface AttestationServiceConfig {
+  /** Enables TEE `tpm`. */
+  readonly tpm?: {
+    /** Whose endorsement key certificates are accepted. */
+    readonly roots: readonly RootConfiguration[];
+  };
+  /** Enables TEE `sample`, which proves nothing. For tests of the protocol. */
+  readonly sample?: boolean;
+  readonly token?: TokenConfig;
+  /** Limits of policy evaluation. */
+  readonly rego?: RegoEngineOptions;
+  /** The clock; the system's by default. */
+  readonly now?: () => Date;
+}
+
+/** What tokens say; the defaults are upstream's. */
+export interface TokenConfig {
+  /** `CoCo-Attestation-Service` by default. */
+  readonly issuer?: string;
+  /** `https://confidentialcontainers.org` by default. */
+  readonly developer?: string;
+  /** `attestation-service 0.1.0` by default. */
+  readonly build?: string;
+  /** `tag:github.com,2024:confidential-containers/Trustee` by default. */
+  readonly profile?: string;
+  /** 300 by default. */
+  readonly lifetimeSeconds?: number;
+}

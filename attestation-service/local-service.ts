@@ -1,0 +1,295 @@
+import { createHash, randomBytes } from 'node:crypto';
+import type { Appraisal, EarClaims } from '@sealpod/protocol/ear';
+import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { type Initdata, initdataDigest, parseInitdata } from '@sealpod/protocol/initdata';
+import { canonicalJson, type JsonObject, type JsonValue } from '@sealpod/protocol/json';
+import { isTee, teeClassOf } from '@sealpod/protocol/rcar';
+import { passed, type Verdict } from '@sealpod/protocol/verdict';
+import { createRegoEngine, type RegoEngine } from '@sealpod/rego';
+import type { Storage } from '@sealpod/storage';
+import { annotatedEvidence } from './appraisal/annotated-evidence.ts';
+import { appraise } from './appraisal/appraise.ts';
+import { explainAppraisal } from './appraisal/explain.ts';
+import { initDataClaims } from './appraisal/init-data-claims.ts';
+import type { AttestationServiceConfig } from './config.ts';
+import { Policies } from './policy/policies.ts';
+import { isExpired } from './reference-values/record.ts';
+import { ReferenceValues } from './reference-values/reference-values.ts';
+import { sharedSecret } from './secrets.ts';
+import {
+  AttestationRefused,
+  type AttestationService,
+  type EvaluateRequest,
+  type Evaluation,
+  type EvidenceToEvaluate,
+  type StoredPolicy,
+  type StoredReferenceValue,
+} from './service.ts';
+import { type Snapshot, Snapshots } from './snapshot.ts';
+import { newTokenKey, TokenSigner } from './token/signer.ts';
+import { allOf } from './verifiers/check.ts';
+import { sampleVerifier } from './verifiers/sample/index.ts';
+import { tpmVerifier } from './verifiers/tpm/index.ts';
+import type { Verification, Verifier } from './verifiers/verifier.ts';
+
+/** Evidence of one request, at most: a guest must not choose how much work it makes. */
+const maxEvidences = 16;
+
+/**
+ * Opens the attestation service in this process. Token and challenge keys are kept in `storage`, so that all replicas on
+ * one storage sign and check alike.
+ *
+ * @throws SealpodError USAGE for an unusable configuration, STORAGE
+ */
+export async function createAttestationService(
+  config: AttestationServiceConfig,
+  dependencies: { readonly storage: Storage },
+): Promise<AttestationService> {
+  const { storage } = dependencies;
+  const challengeKey = await sharedSecret(storage, 'challenge-key', async () => randomBytes(32));
+  const signer = await TokenSigner.open(await sharedSecret(storage, 'token-key', newTokenKey));
+  const verifiers = new Map<string, Verifier>();
+  if (config.tpm !== undefined) verifiers.set('tpm', tpmVerifier(config.tpm.roots, challengeKey));
+  if (config.sample === true) verifiers.set('sample', sampleVerifier());
+  const service = new LocalAttestationService(config, storage, signer, verifiers);
+  await service.start();
+  return service;
+}
+
+class LocalAttestationService implements AttestationService {
+  readonly #config: AttestationServiceConfig;
+  readonly #snapshots: Snapshots;
+  readonly #rego: RegoEngine;
+  readonly #policies: Policies;
+  readonly #referenceValues: ReferenceValues;
+  readonly #signer: TokenSigner;
+  readonly #verifiers: ReadonlyMap<string, Verifier>;
+  readonly #now: () => Date;
+
+  constructor(
+    config: AttestationServiceConfig,
+    storage: Storage,
+    signer: TokenSigner,
+    verifiers: ReadonlyMap<string, Verifier>,
+  ) {
+    this.#config = config;
+    this.#now = config.now ?? (() => new Date());
+    this.#snapshots = new Snapshots(storage);
+    this.#rego = createRegoEngine(config.rego);
+    this.#policies = new Policies(this.#snapshots, this.#rego, this.#now);
+    this.#referenceValues = new ReferenceValues(this.#snapshots, this.#now);
+    this.#signer = signer;
+    this.#verifiers = verifiers;
+  }
+
+  start(): Promise<void> {
+    return this.#policies.seed();
+  }
+
+  async evaluate(request: EvaluateRequest): Promise<Evaluation> {
+    const { evidences } = request;
+    if (evidences.length === 0 || evidences.length > maxEvidences) {
+      throw new SealpodError('REQUEST_FORMAT', 'wrong number of evidences', {
+        expected: `1 to ${maxEvidences}`,
+        actual: `${evidences.length}`,
+      });
+    }
+    const now = this.#now();
+    const evidenceDigest = createHash('sha256')
+      .update(canonicalJson(evidences.map(({ tee, evidence }) => ({ tee, evidence }))))
+      .digest('hex');
+    const snapshot = await this.#snapshots.current();
+    const verified = evidences.map((evidence) => this.#verify(evidence, snapshot, now));
+    const evidenceVerdict = allOf(
+      'evidence',
+      verified.map(({ verdict }) => verdict),
+    );
+    if (!passed(evidenceVerdict)) throw new AttestationRefused(allOf('attestation', [evidenceVerdict]), evidenceDigest);
+    return this.#appraise(request, verified, evidenceVerdict, { evidenceDigest, snapshot, now });
+  }
+
+  async #appraise(
+    { evidences, policyIds, correlationId }: EvaluateRequest,
+    verified: readonly VerifiedEvidence[],
+    evidenceVerdict: Verdict,
+    {
+      evidenceDigest,
+      snapshot,
+      now,
+    }: { readonly evidenceDigest: string; readonly snapshot: Snapshot; readonly now: Date },
+  ): Promise<Evaluation> {
+    const policyId = policyIds[0] ?? 'default';
+    const submods: Record<string, Appraisal> = {};
+    const explanations: Verdict[] = [];
+    const policyVersions: Record<string, string> = {};
+    const referenceValueVersions: Record<string, number> = {};
+    for (const [index, evidence] of evidences.entries()) {
+      const { claims = {}, initData } = verified[index] ?? {};
+      const teeClass = isTee(evidence.tee) ? teeClassOf(evidence.tee) : 'cpu';
+      const submodule = submoduleName(teeClass, Object.keys(submods));
+      const annotated = annotatedEvidence(evidence, claims, initData && initDataClaims(initData));
+      const outcome = await appraise(this.#rego, snapshot, { policyId, teeClass, evidence: annotated, now });
+      submods[submodule] = outcome.appraisal;
+      explanations.push(explainAppraisal(submodule, claims, outcome, snapshot, now));
+      policyVersions[outcome.policy.id] = outcome.policy.sha256;
+      for (const id of outcome.referenceValueIds)
+        referenceValueVersions[id] = snapshot.referenceValues.get(id)?.version ?? 0;
+    }
+    const claims = this.#earClaims(submods, correlationId, now);
+    return {
+      token: await this.#signer.sign(claims),
+      claims,
+      verdict: allOf('attestation', [evidenceVerdict, ...explanations]),
+      evidenceDigest,
+      policyVersions,
+      referenceValueVersions,
+    };
+  }
+
+  #earClaims(submods: Record<string, Appraisal>, correlationId: string, now: Date): EarClaims {
+    const { issuer, developer, build, profile, lifetimeSeconds } = this.#config.token ?? {};
+    const iat = Math.floor(now.getTime() / 1000);
+    return {
+      eat_profile: profile ?? 'tag:github.com,2024:confidential-containers/Trustee',
+      iat,
+      'ear.verifier-id': {
+        developer: developer ?? 'https://confidentialcontainers.org',
+        build: build ?? 'attestation-service 0.1.0',
+      },
+      submods,
+      exp: iat + (lifetimeSeconds ?? 300),
+      iss: issuer ?? 'CoCo-Attestation-Service',
+      jti: correlationId,
+    };
+  }
+
+  /** Parses and verifies one piece of evidence; whatever is wrong with it becomes a verdict. */
+  #verify(request: EvidenceToEvaluate, snapshot: Snapshot, now: Date): VerifiedEvidence {
+    const name = `${request.tee} evidence`;
+    const verifier = this.#verifiers.get(request.tee);
+    if (verifier === undefined) {
+      const enabled = [...this.#verifiers.keys()].join(', ') || 'none';
+      return {
+        verdict: {
+          check: name,
+          code: 'EV_TEE_UNSUPPORTED',
+          expected: `one of: ${enabled}`,
+          actual: request.tee,
+          source: 'configuration',
+        },
+      };
+    }
+    try {
+      const initData = initDataOf(request);
+      const reportData = reportDataOf(request);
+      const nonce = nonceOf(request);
+      const { verdict, claims } = verifier.verify(request.evidence, {
+        ...(reportData === undefined ? {} : { reportData }),
+        ...(nonce === undefined ? {} : { nonce }),
+        ...(initData.digest === undefined ? {} : { initDataDigest: initData.digest }),
+        ...(initData.toml === undefined ? {} : { initDataToml: initData.toml }),
+        trustedAttestationKeys: trustedAttestationKeys(snapshot, now),
+        now,
+      });
+      return { verdict, claims, ...(initData.document === undefined ? {} : { initData: initData.document }) };
+    } catch (thrown) {
+      const error = asSealpodError(thrown);
+      return { verdict: { check: name, code: error.code, actual: error.message, ...error.detail } };
+    }
+  }
+
+  async challenge(inner: Readonly<Record<string, string>>): Promise<string> {
+    const tee = inner['tee'] ?? '';
+    const verifier = this.#verifiers.get(tee);
+    if (verifier === undefined) {
+      throw new SealpodError('EV_TEE_UNSUPPORTED', `no verifier is enabled for TEE ${tee.slice(0, 32)}`, {
+        actual: tee.slice(0, 32),
+      });
+    }
+    return verifier.challenge?.(inner['tee_params'] ?? '') ?? '';
+  }
+
+  setPolicy(id: string, policy: string): Promise<StoredPolicy> {
+    return this.#policies.set(id, policy);
+  }
+
+  getPolicy(id: string): Promise<StoredPolicy | undefined> {
+    return this.#policies.get(id);
+  }
+
+  listPolicies(): Promise<StoredPolicy[]> {
+    return this.#policies.list();
+  }
+
+  deletePolicy(id: string): Promise<boolean> {
+    return this.#policies.delete(id);
+  }
+
+  setReferenceValue(
+    id: string,
+    value: JsonValue,
+    options?: { readonly expiresAt?: string },
+  ): Promise<StoredReferenceValue> {
+    return this.#referenceValues.set(id, value, options);
+  }
+
+  getReferenceValue(id: string): Promise<StoredReferenceValue | undefined> {
+    return this.#referenceValues.get(id);
+  }
+
+  listReferenceValues(): Promise<StoredReferenceValue[]> {
+    return this.#referenceValues.list();
+  }
+
+  deleteReferenceValue(id: string): Promise<boolean> {
+    return this.#referenceValues.delete(id);
+  }
+
+  registerReferenceValues(message: string): Promise<void> {
+    return this.#referenceValues.register(message);
+  }
+
+  async jwks(): Promise<{ readonly keys: readonly JsonObject[] }> {
+    return this.#signer.jwks();
+  }
+
+  async close(): Promise<void> {
+    await this.#rego.close();
+  }
+}
+
+/** Claims are there where a verifier ran, initData where its text is known. */
+interface VerifiedEvidence extends Partial<Verification> {
+  readonly verdict: Verdict;
+  readonly initData?: Initdata;
+}
+
+function submoduleName(teeClass: string, taken: readonly string[]): string {
+  return `${teeClass}${taken.filter((name) => name.replace(/\d+$/, '') === teeClass).length}`;
+}
+
+function initDataOf({ initData }: EvidenceToEvaluate): { digest?: Buffer; toml?: string; document?: Initdata } {
+  if (initData === undefined) return {};
+  if ('digest' in initData) return { digest: Buffer.from(initData.digest) };
+  const document = parseInitdata(initData.toml);
+  return { digest: initdataDigest(initData.toml, document.algorithm), toml: initData.toml, document };
+}
+
+/** Structured runtime data is hashed over its canonical JSON; raw is the report data itself. */
+function reportDataOf({ runtimeData, hashAlgorithm = 'sha384' }: EvidenceToEvaluate): Buffer | undefined {
+  if (runtimeData === undefined) return undefined;
+  if ('raw' in runtimeData) return Buffer.from(runtimeData.raw);
+  return createHash(hashAlgorithm).update(canonicalJson(runtimeData.structured)).digest();
+}
+
+function nonceOf({ runtimeData }: EvidenceToEvaluate): string | undefined {
+  const nonce = runtimeData !== undefined && 'structured' in runtimeData ? runtimeData.structured['nonce'] : undefined;
+  return typeof nonce === 'string' ? nonce : undefined;
+}
+
+/** Attestation keys that the operator enrolled, in the reference value that upstream's policy asks for too. */
+function trustedAttestationKeys({ referenceValues }: Snapshot, now: Date): string[] {
+  const stored = referenceValues.get('trusted_aks');
+  if (stored === undefined || isExpired(stored, now) || !Array.isArray(stored.value)) return [];
+  return stored.value.filter((key): key is string => typeof key === 'string');
+}
