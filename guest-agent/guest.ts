@@ -11,7 +11,7 @@ import type { BrokerConnection } from './attestation-agent/rcar-client.ts';
 import { describeFailure } from './attestation-agent/refusal.ts';
 import type { Attester } from './attesters/attester.ts';
 import { createSampleAttester } from './attesters/sample/sample-attester.ts';
-import { createTpmAttester } from './attesters/tpm/tpm-attester.ts';
+import { createTpmAttester, type TpmAttesterOptions } from './attesters/tpm/tpm-attester.ts';
 import { TpmClient } from './attesters/tpm/tpm-client.ts';
 import { openTpmDevice, type TpmTransport } from './attesters/tpm/transport.ts';
 import { failureFields, type Log } from './boot/console-log.ts';
@@ -21,10 +21,7 @@ import { addDataHubServices, dataHubSocket } from './data-hub/data-hub-service.t
 import { createImageStore, type ImageStore } from './image/index.ts';
 import { type MeasuredInitdata, measureInitdata } from './initdata/measure.ts';
 import { createPodService, type ImagePuller } from './pod/index.ts';
-import { startRestServer } from './rest/rest-server.ts';
-
-/** Memory of the guest, outside of what the host may write to. */
-const imageDirectory = '/run/sealpod/images';
+import { type RestServer, startRestServer } from './rest/rest-server.ts';
 
 export interface GuestOptions {
   readonly switches: KernelSwitches;
@@ -33,7 +30,26 @@ export interface GuestOptions {
   /** Raw initdata document; undefined where the machine has none. */
   readonly readInitdata: () => Promise<Uint8Array | undefined>;
   readonly openTpm?: () => Promise<TpmTransport>;
+  /** Where the guest keeps and serves things. */
+  readonly paths?: GuestPaths;
+  /** What the attester reads of the machine. */
+  readonly machine?: Pick<TpmAttesterOptions, 'eventLog' | 'kernelCommandLine'>;
 }
+
+export interface GuestPaths {
+  readonly attestationAgentSocket: string;
+  readonly dataHubSocket: string;
+  readonly restPort: number;
+  /** Images and containers' layers: memory of the guest, outside of what the host may write to. */
+  readonly images: string;
+}
+
+const guestPaths: GuestPaths = {
+  attestationAgentSocket,
+  dataHubSocket,
+  restPort: 8006,
+  images: '/run/sealpod/images',
+};
 
 export interface Guest {
   /** Serves the agent API; give it the streams of the agent channel. */
@@ -42,6 +58,8 @@ export interface Guest {
   readonly initdataDigest: string;
   /** Starts what the host need not wait for: the sockets of upstream's components, the REST API, the attestation key. */
   startServices(): Promise<void>;
+  /** Ends everything that was started. */
+  close(): Promise<void>;
 }
 
 /**
@@ -50,14 +68,16 @@ export interface Guest {
  * @throws SealpodError; the guest must not serve then
  */
 export async function createGuest(options: GuestOptions): Promise<Guest> {
-  const { switches, version, log } = options;
+  const { switches, version, log, paths = guestPaths } = options;
   const engine = createRegoEngine();
   // The engine's worker starts while the machine measures; a failure shows when the policy is loaded.
   const warm = engine.check(denyAllPolicy).catch((error: unknown) => error);
   const openTpm = options.openTpm ?? openTpmDevice;
   const measured = await measure(options, openTpm);
   const attester: Attester =
-    switches.attester === 'sample' ? createSampleAttester() : createTpmAttester({ transport: () => openTpm() });
+    switches.attester === 'sample'
+      ? createSampleAttester()
+      : createTpmAttester({ ...options.machine, transport: () => openTpm() });
   const attestationAgent = createAttestationAgent(measured, attester);
   const dataHub = new DataHub({
     attestationAgent,
@@ -68,7 +88,7 @@ export async function createGuest(options: GuestOptions): Promise<Guest> {
     engine,
     ...(measured.agentPolicy === undefined ? {} : { policy: measured.agentPolicy }),
   });
-  const images = createImages(measured, dataHub, log);
+  const images = createImages(measured, dataHub, paths.images, log);
   const pods = createPodService({
     images: imagePuller(images),
     agentPolicy,
@@ -78,6 +98,9 @@ export async function createGuest(options: GuestOptions): Promise<Guest> {
   });
   const server = new TtrpcServer();
   pods.registerOn(server);
+  const attestationServer = new TtrpcServer();
+  const dataHubServer = new TtrpcServer();
+  let rest: RestServer | undefined;
   return {
     server,
     initdataDigest: measured.digest.toString('hex'),
@@ -87,15 +110,22 @@ export async function createGuest(options: GuestOptions): Promise<Guest> {
         bundle: string,
         signal: AbortSignal,
       ): Promise<{ manifestDigest: string }> => images.pull(reference, bundle, signal);
-      await listen(addAttestationAgentService(new TtrpcServer(), attestationAgent), attestationAgentSocket);
-      await listen(addDataHubServices(new TtrpcServer(), dataHub, pull), dataHubSocket);
+      await listen(addAttestationAgentService(attestationServer, attestationAgent), paths.attestationAgentSocket);
+      await listen(addDataHubServices(dataHubServer, dataHub, pull), paths.dataHubSocket);
       if (switches.restFeatures !== 'none') {
-        await startRestServer({ attestationAgent, dataHub, features: switches.restFeatures, version });
+        const { restFeatures: features } = switches;
+        rest = await startRestServer({ attestationAgent, dataHub, features, version, port: paths.restPort });
       }
       // The first attestation then need not wait for the TPM to make the key. It is tried again where it fails here.
       await attester
         .prepare()
         .catch((error: unknown) => log('error', 'the attester is not ready', failureFields(error)));
+    },
+    close: async () => {
+      await Promise.all([server.close(), attestationServer.close(), dataHubServer.close(), rest?.close()]);
+      await pods.close();
+      await attester.close();
+      await engine.close();
     },
   };
 }
@@ -132,11 +162,16 @@ function connectionTo({ url, cert = '' }: { readonly url: string; readonly cert?
   }
 }
 
-function createImages({ dataHub: { image } }: MeasuredInitdata, hub: DataHub, log: Log): ImageStore {
+function createImages(
+  { dataHub: { image } }: MeasuredInitdata,
+  hub: DataHub,
+  workDirectory: string,
+  log: Log,
+): ImageStore {
   const policy =
     image.imageSecurityPolicyUri === undefined ? image.imageSecurityPolicy : { uri: image.imageSecurityPolicyUri };
   return createImageStore({
-    workDirectory: imageDirectory,
+    workDirectory,
     ...(policy === undefined ? {} : { imagePolicy: typeof policy === 'string' ? { text: policy } : policy }),
     ...(image.authenticatedRegistryCredentialsUri === undefined
       ? {}
