@@ -1,6 +1,8 @@
 import { execFile } from 'node:child_process';
+import { closeSync, constants, openSync } from 'node:fs';
 import { mkdir, readFile, rm, watch, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isatty } from 'node:tty';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { type GuestProcess, startProcess, type TerminalSize } from './guest-process.ts';
 import type { RuntimeJson } from './oci-spec.ts';
@@ -110,7 +112,7 @@ export class Crun {
       });
       const pid = await Promise.race([pidWritten, process.exited.then(() => readPid(pidFile))]);
       if (pid === undefined) throw await startFailure(log, await process.exited);
-      return { ...process, pid };
+      return { ...process, pid, resize: (size) => withTerminalOf(pid, (inner) => process.resize(size, inner)) };
     } finally {
       stop.abort();
     }
@@ -157,4 +159,29 @@ async function fileWritten(folder: string, name: string, signal: AbortSignal): P
 async function startFailure(log: string, status: number): Promise<SealpodError> {
   const text = await readFile(log, 'utf8').catch(() => '');
   return new SealpodError('INTERNAL', `failed to start the process: ${text.trim() || `crun ended with ${status}`}`);
+}
+
+/** Calls `use` with a descriptor of the terminal that a process has at one of its standard streams, if any. */
+function withTerminalOf(pid: number, use: (terminal: number | undefined) => void): void {
+  for (const stream of [0, 1, 2]) {
+    const descriptor = openIfThere(`/proc/${pid}/fd/${stream}`);
+    if (descriptor === undefined) continue;
+    try {
+      if (!isatty(descriptor)) continue;
+      use(descriptor);
+      return;
+    } finally {
+      closeSync(descriptor);
+    }
+  }
+  use(undefined);
+}
+
+function openIfThere(path: string): number | undefined {
+  try {
+    return openSync(path, constants.O_RDWR | constants.O_NOCTTY | constants.O_NONBLOCK);
+  } catch {
+    // The process is gone, has closed the stream, or has something there that is no terminal and cannot be opened.
+    return undefined;
+  }
 }

@@ -37,8 +37,13 @@ export interface GuestProcess {
   /** Resolves when the bytes are taken. Rejects with FAILED_PRECONDITION after the standard input was closed. */
   write(data: Uint8Array): Promise<void>;
   closeStdin(): void;
-  /** Throws FAILED_PRECONDITION where there is no terminal. */
-  resize(size: TerminalSize): void;
+  /**
+   * Sets the size of the terminal, and of another one that hangs on it: crun has a second terminal for what it starts, and
+   * does not pass a new size on. Throws FAILED_PRECONDITION where there is no terminal.
+   *
+   * @param inner descriptor of the other terminal
+   */
+  resize(size: TerminalSize, inner?: number): void;
 }
 
 /** Starts a process with pipes, or with a terminal. Rejects where it cannot be started. */
@@ -137,6 +142,10 @@ async function startInTerminal(start: ProcessStart, size: TerminalSize): Promise
     exited,
     write: async (data) => write(data),
     closeStdin: () => write(endOfTransmission),
-    resize: ({ rows, columns }) => terminal.resize(columns, rows),
+    resize: ({ rows, columns }, inner) => {
+      terminal.resize(columns, rows);
+      // The library sets the size of the descriptor that its object holds, and has no function for any other.
+      if (inner !== undefined) terminal.resize.call({ _fd: inner } as never, columns, rows);
+    },
   };
 }

@@ -37,7 +37,7 @@ export function runtimeProcess(process: Process): RuntimeJson {
   const { User: user, Capabilities: capabilities, ConsoleSize: size } = process;
   return compact({
     terminal: process.Terminal,
-    consoleSize: size === undefined || size.Height === 0 ? undefined : { height: size.Height, width: size.Width },
+    consoleSize: process.Terminal ? consoleSize(size) : undefined,
     user: compact({
       uid: user?.UID ?? 0,
       gid: user?.GID ?? 0,
@@ -60,6 +60,12 @@ export function runtimeProcess(process: Process): RuntimeJson {
     noNewPrivileges: process.NoNewPrivileges,
     oomScoreAdj: Number(process.OOMScoreAdj),
   });
+}
+
+/** crun leaves a terminal without a size where none is given. */
+function consoleSize(size: Process['ConsoleSize']): RuntimeJson {
+  const given = size !== undefined && size.Height > 0 && size.Width > 0;
+  return given ? { height: size.Height, width: size.Width } : { height: 24, width: 80 };
 }
 
 /** runtime-spec `linux.resources`; device rules are left to crun's defaults and the spec's own. */

@@ -8,6 +8,8 @@ export interface PodPaths {
   readonly sysctl: string;
   /** cgroup v2 file system; default `/sys/fs/cgroup`. */
   readonly cgroup: string;
+  /** Folder of the containers' groups below it; default `sealpod`. */
+  readonly cgroupParent: string;
   /** crun's state; default `/run/crun`. */
   readonly crunState: string;
 }
@@ -17,5 +19,6 @@ export const guestPaths: PodPaths = {
   resolvConf: '/etc/resolv.conf',
   sysctl: '/proc/sys',
   cgroup: '/sys/fs/cgroup',
+  cgroupParent: 'sealpod',
   crunState: '/run/crun',
 };

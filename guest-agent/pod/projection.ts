@@ -68,11 +68,15 @@ function projectScalar(value: unknown, type: ScalarType | undefined): unknown {
 }
 
 const fileTypeMask = 0o170000;
-const fileTypes: Readonly<Record<number, string>> = { 16807: 'Regular', 9604: 'Directory', 21609: 'Symlink' };
+const fileTypes = new Map([
+  [0o100000, 'Regular'],
+  [0o040000, 'Directory'],
+  [0o120000, 'Symlink'],
+]);
 
 /** CopyFile as policies see it: never the content; of a symbolic link its target. */
 function projectCopyFile(request: CopyFileRequest): Record<string, unknown> {
-  const fileType = fileTypes[request.fileMode & fileTypeMask] ?? 'Unknown';
+  const fileType = fileTypes.get(request.fileMode & fileTypeMask) ?? 'Unknown';
   return {
     path: request.path,
     file_type: fileType,

@@ -252,7 +252,7 @@ export class Sandbox {
   }
 
   #cgroup(id: string): string {
-    return join(this.#with.paths.cgroup, 'sealpod', id);
+    return join(this.#with.paths.cgroup, this.#with.paths.cgroupParent, id);
   }
 
   async #attachStorages(
@@ -279,7 +279,7 @@ export class Sandbox {
     await applySysctls(paths.sysctl, spec.Linux?.Sysctl ?? {});
     const process = await this.#withFiles(async () => {
       const bindSources = await resolveBindSources(paths.root, spec.Mounts);
-      const json = runtimeSpec(spec, { rootfs, cgroupsPath: `/sealpod/${id}/container`, bindSources });
+      const json = runtimeSpec(spec, { rootfs, cgroupsPath: `/${paths.cgroupParent}/${id}/container`, bindSources });
       return crun.run(id, bundle, json, spec.Process === undefined ? undefined : terminalSize(spec.Process));
     });
     this.outOfMemory.watch(id, this.#cgroup(id));

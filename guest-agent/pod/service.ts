@@ -1,5 +1,5 @@
 import { appendFile } from 'node:fs/promises';
-import type { DescMethodUnary, Message } from '@bufbuild/protobuf';
+import type { DescMethod, Message } from '@bufbuild/protobuf';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { AgentService, type ReadStreamRequest } from '@sealpod/protocol/gen/kata/agent_pb';
 import { Health, HealthCheckResponse_ServingStatus } from '@sealpod/protocol/gen/kata/health_pb';
@@ -60,9 +60,9 @@ export function createPodService(options: PodServiceOptions): PodService {
   const sandbox = new Sandbox({ images: options.images, crun, run, paths, unsealer: options.dataHub });
   const handlers = implementation(options, sandbox, new GuestNetwork(run));
   const guarded: Record<string, unknown> = {};
-  for (const [name, handler] of Object.entries(handlers)) {
-    const method = AgentService.method[name as keyof typeof AgentService.method];
-    guarded[name] = guard(options, sandbox, method, handler as Handler);
+  for (const method of AgentService.methods) {
+    const handler = handlers[method.localName as keyof Implementation] as Handler | undefined;
+    guarded[method.localName] = guard(options, sandbox, method, handler ?? unsupported);
   }
   return {
     registerOn(server) {
@@ -78,12 +78,11 @@ export function createPodService(options: PodServiceOptions): PodService {
 
 type Handler = (request: Message, context: RequestContext) => unknown;
 
-function guard(
-  options: PodServiceOptions,
-  sandbox: Sandbox,
-  method: DescMethodUnary & { readonly localName: string },
-  handler: Handler,
-): Handler {
+function unsupported(_request: Message, { method }: RequestContext): never {
+  throw new SealpodError('UNSUPPORTED', `${method} is not supported`);
+}
+
+function guard(options: PodServiceOptions, sandbox: Sandbox, method: DescMethod, handler: Handler): Handler {
   const type = method.input.name;
   const isRead = type === 'ReadStreamRequest';
   return async (request, context) => {
