@@ -69,9 +69,9 @@ async function serve(parts: Parts, action: AdminAction, handler: AdminHandler, r
     answer = await handler({ parts, administrator, correlationId, remoteAddress, parameters, query, body });
   } catch (thrown) {
     answer = failureAnswer(thrown, correlationId);
-    const cause = thrown instanceof Error ? thrown.message : undefined;
     if (answer.status >= 500) parts.log.error({ correlationId, code: answer.code, err: thrown }, 'failed');
-    else parts.log.info({ correlationId, code: answer.code, cause }, 'refused');
+    // Its message may quote what was sent; it goes to the administrator alone.
+    else parts.log.info({ correlationId, code: answer.code }, 'refused');
   }
   writeAnswer(request, response, answer);
   if (!(request as IncomingMessage).complete) request.resume();

@@ -82,10 +82,11 @@ function bodyAnswer(status: number, text: string, code: 'REQUEST_TOO_LARGE' | 'R
   };
 }
 
-/** Codes and causes only: a message of a parser might quote what it could not parse. */
+/** Code and cause; not the cause of a policy's failure, which quotes the policy. */
 function log(parts: Parts, refusal: Refusal, correlationId: string, route: string): void {
   const { code } = refusal;
-  const cause = refusal.cause instanceof Error ? refusal.cause.message : undefined;
+  const quotes = code.startsWith('POLICY_');
+  const cause = refusal.cause instanceof Error && !quotes ? refusal.cause.message : undefined;
   const entry = { correlationId, route, code, cause };
   if ((refusal.text.status ?? 401) >= 500) parts.log.error({ ...entry, err: refusal.cause }, 'failed');
   else parts.log.info(entry, 'refused');

@@ -31,11 +31,13 @@ export class RateLimiter {
   readonly #now: () => number;
   readonly #buckets = new Map<string, Bucket>();
   readonly #all: Bucket;
+  #sweptAt: number;
 
   constructor(limits: { readonly perAddress: RateLimitConfig; readonly global: RateLimitConfig }, now: () => number) {
     this.#perAddress = limits.perAddress;
     this.#global = limits.global;
     this.#now = now;
+    this.#sweptAt = now();
     this.#all = { tokens: limits.global.burst, refilledAt: now() };
   }
 
@@ -57,13 +59,18 @@ export class RateLimiter {
     return true;
   }
 
+  /** Makes room, rarely and for many at once: a flood of new addresses must not cost a walk for each. */
   #forget(now: number): void {
     const refillTime = (this.#perAddress.burst / this.#perAddress.perSecond) * 1000;
-    for (const [client, bucket] of this.#buckets)
-      if (now - bucket.refilledAt >= refillTime) this.#buckets.delete(client);
+    if (now - this.#sweptAt >= refillTime) {
+      this.#sweptAt = now;
+      for (const [client, bucket] of this.#buckets) {
+        if (now - bucket.refilledAt >= refillTime) this.#buckets.delete(client);
+      }
+    }
     // Still full: as many clients at once are an attack; the oldest make room.
     for (const client of this.#buckets.keys()) {
-      if (this.#buckets.size < mostAddresses) break;
+      if (this.#buckets.size < mostAddresses * 0.9) break;
       this.#buckets.delete(client);
     }
   }

@@ -28,8 +28,10 @@ export interface Call {
 export function call(
   address: string,
   target: string,
-  { method = 'GET', headers = {}, body, ca }: Call = {},
+  { method = 'GET', headers: given = {}, body, ca }: Call = {},
 ): Promise<Reply> {
+  // For GET and DELETE, Node would send a body without saying how long it is.
+  const headers = body === undefined ? given : { ...given, 'content-length': String(Buffer.byteLength(body)) };
   const url = new URL(address);
   const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
   return new Promise((resolve, reject) => {
