@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { openRemoteCommand, type RemoteCommand } from '@sealpod/runtimeclass/cri/stream';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { containerdBinaries } from './fixtures/containerd.ts';
 import { shimFiles, shimProcesses, startNode, type TestNode } from './fixtures/node.ts';
 import { textOf } from './fixtures/registry.ts';
@@ -28,6 +28,13 @@ for (const binary of containerdBinaries) {
       await node.stop();
       expect(shimFiles()).toEqual(before);
       expect(shimProcesses(node.shimPath)).toEqual([]);
+    });
+
+    // A test that failed must not make the next one fail.
+    afterEach(async () => {
+      if (node.adaptor.suspended) await node.adaptor.resume();
+      node.adaptor.failure = undefined;
+      await node.containerd.removePods();
     });
 
     const runPod = async (name: string, annotations: Record<string, string> = {}) => {
@@ -165,6 +172,8 @@ for (const binary of containerdBinaries) {
       const pod = await runPod('output');
       const containerId = await pod.start('large', 'seq 1 2700000');
       await expect.poll(() => exitCode(containerId), { timeout: 60_000, interval: 100 }).toBe(0);
+      // containerd tells the exit while it still copies what it has read into the log.
+      await expect.poll(() => pod.log('large').endsWith('stdout F 2700000\n'), eventually).toBe(true);
       const lines = pod.log('large').trimEnd().split('\n');
       expect(lines.length).toBe(2_700_000);
       const wrong = lines.findIndex((line, index) => !line.endsWith(`stdout F ${index + 1}`));
