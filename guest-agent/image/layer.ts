@@ -17,7 +17,7 @@ import {
 import { decompressZstd } from './zstd-frames.ts';
 
 /** Output of decompressors; large, because each piece costs a round trip to the thread pool. */
-const decompressedChunkBytes = 512 * 1024;
+const decompressedChunkBytes = 256 * 1024;
 
 export interface LayerUnpackOptions {
   /** The layer's bytes; the stream fails at its end where they have not the digest they were asked for by. */
