@@ -93,7 +93,7 @@ export interface ProviderContext {
 }
 
 /**
- * Each provider's folder exports one from its `index.ts`, as `createProvider`. `options` is the member `provider` of the
- * adaptor's configuration file without its `name`; the factory validates it. Throws SealpodError USAGE or PREREQUISITE.
+ * Makes a provider from the member `provider` of the adaptor's configuration file without its `name`, which it
+ * validates. Throws SealpodError USAGE or PREREQUISITE.
  */
 export type ProviderFactory = (options: unknown, context: ProviderContext) => Promise<Provider>;

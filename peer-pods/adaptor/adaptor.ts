@@ -1,0 +1,180 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { namespaceExists } from '../network/namespace.ts';
+import type { Provider } from '../providers/provider.ts';
+import type { AdaptorConfig } from './config.ts';
+import { Journal, type SandboxRecord, type SandboxSpec } from './journal.ts';
+import { type Lock, takeLock } from './lock.ts';
+import type { Log } from './log.ts';
+import { Sandbox, type SandboxDependencies, sha256 } from './sandbox.ts';
+import type { VmRequest } from './vm-request.ts';
+
+const firstRetryMs = 1000;
+const longestRetryMs = 60_000;
+
+/** All sandboxes of this machine's adaptor, over its restarts. */
+export class Adaptor {
+  readonly #config: AdaptorConfig;
+  readonly #dependencies: SandboxDependencies;
+  readonly #lock: Lock;
+  readonly #sandboxes = new Map<string, Sandbox>();
+  readonly #retries = new Map<string, NodeJS.Timeout>();
+  #closed = false;
+
+  private constructor(config: AdaptorConfig, dependencies: SandboxDependencies, lock: Lock) {
+    this.#config = config;
+    this.#dependencies = dependencies;
+    this.#lock = lock;
+  }
+
+  /**
+   * Takes up where the last process left off: serves the VMs that still run, undoes what was begun or ended halfway.
+   * Throws STORAGE, also where another adaptor uses the same state.
+   */
+  static async open(config: AdaptorConfig, provider: Provider, log: Log): Promise<Adaptor> {
+    await mkdir(config.stateDirectory, { recursive: true, mode: 0o700 });
+    await mkdir(config.podsDirectory, { recursive: true, mode: 0o700 });
+    const lock = await takeLock(join(config.stateDirectory, 'lock'));
+    try {
+      const journal = await Journal.open(config.stateDirectory);
+      const dependencies = { journal, provider, log, startTimeoutMs: config.startTimeoutMs };
+      const adaptor = new Adaptor(config, dependencies, lock);
+      await Promise.all([...journal.records.values()].map((record) => adaptor.#recover(record)));
+      await adaptor.#reportStrangers();
+      return adaptor;
+    } catch (error) {
+      await lock.release();
+      throw error;
+    }
+  }
+
+  /**
+   * CreateVM: reserves the sandbox and returns the path at which its agent will be served. Nothing is started.
+   * The same request again gets the same answer. Throws REQUEST_FORMAT for another one with the same id, RATE_LIMIT, STORAGE.
+   */
+  async create(request: VmRequest): Promise<string> {
+    const { id, name, vcpus, memoryMiB, netnsPath, initdata } = request;
+    const directory = join(this.#config.podsDirectory, id);
+    const initdataSha256 = initdata && sha256(initdata);
+    const spec: SandboxSpec = { id, name, directory, vcpus, memoryMiB, netnsPath, initdataSha256 };
+    const known = this.#sandboxes.get(id);
+    if (known) {
+      if (JSON.stringify(known.spec) === JSON.stringify(spec)) return known.agentSocketPath;
+      throw new SealpodError('REQUEST_FORMAT', `the sandbox ${id} exists already and is another one`);
+    }
+    if (this.#sandboxes.size >= this.#config.limits.sandboxes) {
+      throw new SealpodError('RATE_LIMIT', `there are ${this.#sandboxes.size} sandboxes, and no more are allowed`);
+    }
+    const sandbox = new Sandbox(spec, this.#dependencies);
+    if (Buffer.byteLength(sandbox.agentSocketPath) > 107) {
+      throw new SealpodError('REQUEST_FORMAT', 'the path of the agent socket is too long for a unix socket', {
+        expected: 'at most 107 bytes',
+        actual: sandbox.agentSocketPath,
+        fix: 'configure a shorter podsDirectory',
+      });
+    }
+    this.#sandboxes.set(id, sandbox);
+    try {
+      await sandbox.create(initdata);
+    } catch (error) {
+      this.#sandboxes.delete(id);
+      throw error;
+    }
+    this.#dependencies.log.info(
+      { sandbox: id, name, vcpus, memoryMiB, initdata: initdataSha256 ?? null },
+      'sandbox created',
+    );
+    return sandbox.agentSocketPath;
+  }
+
+  /** StartVM. Throws NOT_FOUND, else what the start failed with; then nothing of the sandbox is left. */
+  async start(id: string, signal: AbortSignal): Promise<void> {
+    const sandbox = this.#sandboxes.get(id);
+    if (!sandbox) throw new SealpodError('NOT_FOUND', `there is no sandbox ${id}`);
+    try {
+      await sandbox.start(signal);
+    } catch (error) {
+      if (!this.#dependencies.journal.records.has(id)) this.#sandboxes.delete(id);
+      else this.#retryLater(id, firstRetryMs);
+      throw error;
+    }
+  }
+
+  /** StopVM: goes on to its end whoever waits. A sandbox that is not known is gone already. Throws HYPERVISOR; it is tried again later. */
+  async stop(id: string): Promise<void> {
+    const sandbox = this.#sandboxes.get(id);
+    if (!sandbox) return;
+    try {
+      await sandbox.stop();
+      this.#sandboxes.delete(id);
+    } catch (error) {
+      this.#retryLater(id, firstRetryMs);
+      throw error;
+    }
+  }
+
+  /** Lets go of everything; the VMs keep running for the next adaptor. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const timer of this.#retries.values()) clearTimeout(timer);
+    await Promise.all([...this.#sandboxes.values()].map((sandbox) => sandbox.release()));
+    await this.#dependencies.journal.close();
+    await this.#lock.release();
+  }
+
+  async #recover(record: SandboxRecord): Promise<void> {
+    const { spec, phase } = record;
+    const { log } = this.#dependencies;
+    const sandbox = new Sandbox(spec, this.#dependencies);
+    this.#sandboxes.set(spec.id, sandbox);
+    try {
+      if (phase === 'running' && (await sandbox.adopt())) {
+        log.info({ sandbox: spec.id }, 'adopted a running pod VM');
+        return;
+      }
+      // Nothing was started for it; its shim may still ask.
+      if (phase === 'created' && (spec.netnsPath === undefined || namespaceExists(spec.netnsPath))) return;
+      log.warn({ sandbox: spec.id, phase }, 'cleaning up after an earlier process');
+      await this.stop(spec.id);
+    } catch (error) {
+      log.error(
+        { sandbox: spec.id, reason: asSealpodError(error).message },
+        'could not take up a sandbox; trying again',
+      );
+      this.#retryLater(spec.id, firstRetryMs);
+    }
+  }
+
+  /** An instance that no journal knows may be somebody's; an operator has to decide. */
+  async #reportStrangers(): Promise<void> {
+    const { provider, journal, log } = this.#dependencies;
+    for (const { sandboxId, id, directory } of await provider.listInstances()) {
+      if (!journal.records.has(sandboxId))
+        log.warn({ sandbox: sandboxId, instance: id, directory }, 'an instance that the journal does not know');
+    }
+  }
+
+  #retryLater(id: string, delayMs: number): void {
+    if (this.#closed || this.#retries.has(id)) return;
+    const retry = async () => {
+      this.#retries.delete(id);
+      const sandbox = this.#sandboxes.get(id);
+      if (!sandbox || this.#closed) return;
+      try {
+        await sandbox.stop();
+        this.#sandboxes.delete(id);
+      } catch (error) {
+        this.#dependencies.log.error(
+          { sandbox: id, reason: asSealpodError(error).message },
+          'still could not clean up',
+        );
+        this.#retryLater(id, Math.min(delayMs * 2, longestRetryMs));
+      }
+    };
+    this.#retries.set(
+      id,
+      setTimeout(() => void retry(), delayMs),
+    );
+  }
+}

@@ -1,0 +1,48 @@
+import { open, readFile, rm } from 'node:fs/promises';
+import { SealpodError } from '@sealpod/protocol/errors';
+import { identityOf, isRunning } from './process-identity.ts';
+
+export interface Lock {
+  release(): Promise<void>;
+}
+
+/**
+ * Lets one process at a time use what lies beside `path`. A lock whose process is gone is taken over.
+ * Throws STORAGE where another process holds it.
+ */
+export async function takeLock(path: string): Promise<Lock> {
+  const identity = identityOf(process.pid);
+  if (!identity) throw new SealpodError('STORAGE', '/proc does not show this process');
+  for (let attempt = 0; ; attempt++) {
+    try {
+      const file = await open(path, 'wx', 0o600);
+      await file.writeFile(JSON.stringify(identity));
+      await file.close();
+      return { release: () => rm(path, { force: true }) };
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause;
+      const holder = await holderOf(path);
+      if (holder && isRunning(holder)) {
+        throw new SealpodError('STORAGE', `another adaptor (process ${holder.pid}) holds ${path}`, {
+          cause,
+          fix: 'stop it, or configure another stateDirectory',
+        });
+      }
+      if (attempt > 0) throw new SealpodError('STORAGE', `the lock ${path} is contended`, { cause });
+      await rm(path, { force: true });
+    }
+  }
+}
+
+/** Undefined where the file says nothing of use: its writer died before it was written. */
+async function holderOf(path: string): Promise<{ pid: number; startTime: string } | undefined> {
+  try {
+    const value: unknown = JSON.parse(await readFile(path, 'utf8'));
+    if (typeof value !== 'object' || value === null) return undefined;
+    const { pid, startTime } = value as Record<string, unknown>;
+    return typeof pid === 'number' && typeof startTime === 'string' ? { pid, startTime } : undefined;
+  } catch (error) {
+    if (error instanceof SyntaxError || (error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,60 @@
+/**
+ * The adaptor: `node peer-pods/adaptor/main.ts --config FILE`.
+ *
+ * Logs JSON lines to standard error. SIGTERM and SIGINT end it, and the VMs keep running for the next one.
+ * Exit codes: 0 ended as asked, 1 failed, 2 wrong usage or configuration.
+ *
+ * @module
+ */
+import { mkdir, readFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { parseArgs } from 'node:util';
+import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { Adaptor } from './adaptor.ts';
+import { type AdaptorConfig, parseConfig } from './config.ts';
+import { hypervisorServer } from './hypervisor-service.ts';
+import { createLog, type Log } from './log.ts';
+import { loadProvider } from './providers.ts';
+
+async function readConfig(): Promise<AdaptorConfig> {
+  const { config } = parseArgs({ options: { config: { type: 'string' } }, strict: true }).values;
+  if (!config) throw new SealpodError('USAGE', 'usage: node peer-pods/adaptor/main.ts --config FILE');
+  const text = await readFile(config, 'utf8').catch((cause: unknown) => {
+    throw new SealpodError('USAGE', `the configuration ${config} cannot be read`, { cause });
+  });
+  return parseConfig(text, config);
+}
+
+async function serve(config: AdaptorConfig, log: Log): Promise<void> {
+  const provider = await loadProvider(config.provider, {
+    podsDirectory: config.podsDirectory,
+    log: (level, message, fields = {}) => log[level]({ provider: config.provider.name, ...fields }, message),
+  });
+  const adaptor = await Adaptor.open(config, provider, log);
+  const server = hypervisorServer(adaptor, config);
+  await mkdir(dirname(config.socket), { recursive: true, mode: 0o700 });
+  await server.listen(config.socket, { mode: 0o600 });
+  log.info({ socket: config.socket, provider: provider.name }, 'serving');
+
+  const { promise: asked, resolve } = Promise.withResolvers<string>();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve(signal));
+  log.info({ signal: await asked }, 'ending; the pod VMs keep running');
+  await server.close();
+  await adaptor.close();
+}
+
+let log = createLog('info');
+try {
+  const config = await readConfig();
+  log = createLog(config.logLevel);
+  await serve(config, log);
+  process.exit(0);
+} catch (thrown) {
+  const isUsage = (thrown as NodeJS.ErrnoException).code?.startsWith('ERR_PARSE_ARGS');
+  const error = asSealpodError(thrown, isUsage ? 'USAGE' : 'INTERNAL');
+  log.error(
+    { code: error.code, fix: error.fix, cause: error.cause === undefined ? undefined : String(error.cause) },
+    error.message,
+  );
+  process.exit(error.code === 'USAGE' ? 2 : 1);
+}

@@ -1,0 +1,74 @@
+import { isAbsolute } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { SealpodError } from '@sealpod/protocol/errors';
+import type { Provider, ProviderContext, ProviderFactory } from '../providers/provider.ts';
+import type { AdaptorConfig } from './config.ts';
+
+/** The providers by their names in the configuration. Each is loaded only where it is used. */
+const factories: Record<string, ProviderFactory> = {
+  qemu: createQemu,
+  /** A provider from elsewhere: `path` names a module that exports `createProvider`. */
+  module: async (options, context) => {
+    const { path, ...rest } = options as Record<string, unknown>;
+    if (typeof path !== 'string' || !isAbsolute(path))
+      throw new SealpodError('USAGE', '"provider.path" must be an absolute path');
+    const { createProvider } = (await import(pathToFileURL(path).href)) as { createProvider?: ProviderFactory };
+    if (!createProvider) throw new SealpodError('USAGE', `${path} does not export createProvider`);
+    return createProvider(rest, context);
+  },
+};
+
+/** Makes the configured provider. Throws USAGE or PREREQUISITE. */
+export async function loadProvider(
+  { name, ...options }: AdaptorConfig['provider'],
+  context: ProviderContext,
+): Promise<Provider> {
+  const factory = Object.hasOwn(factories, name) ? factories[name] : undefined;
+  if (!factory) {
+    throw new SealpodError('USAGE', `unknown provider "${name}"`, {
+      expected: Object.keys(factories).join(', '),
+      actual: name,
+    });
+  }
+  return factory(options, context);
+}
+
+/**
+ * Local virtual machines. Options: `imageDirectory` (of `podvm build`) and `tpmAuthorityDirectory` (absolute paths);
+ * `accelerator` (`kvm` or `tcg`) and `firmware` are found where they are not given; `owner` `{uid, gid}` is the
+ * unprivileged user of the machines.
+ */
+async function createQemu(options: unknown, { podsDirectory }: ProviderContext): Promise<Provider> {
+  const given = options as Record<string, unknown>;
+  const known = ['imageDirectory', 'tpmAuthorityDirectory', 'accelerator', 'firmware', 'owner'];
+  for (const name of Object.keys(given)) {
+    if (!known.includes(name)) throw new SealpodError('USAGE', `unknown member "provider.${name}"`);
+  }
+  const path = (name: string): string => {
+    const value = given[name];
+    if (typeof value === 'string' && isAbsolute(value)) return value;
+    throw new SealpodError('USAGE', `"provider.${name}" must be an absolute path`);
+  };
+  const { accelerator } = given;
+  if (accelerator !== undefined && accelerator !== 'kvm' && accelerator !== 'tcg') {
+    throw new SealpodError('USAGE', '"provider.accelerator" must be kvm or tcg');
+  }
+  const { createQemuProvider, defaultOwner } = await import('../providers/qemu/index.ts');
+  const { createTpmAuthority } = await import('../pod-vm/tpm-authority.ts');
+  const owner = given['owner'] === undefined ? defaultOwner : parseOwner(given['owner']);
+  const provider = createQemuProvider({
+    imageDirectory: path('imageDirectory'),
+    tpmAuthority: await createTpmAuthority(path('tpmAuthorityDirectory')),
+    sandboxesDirectory: podsDirectory,
+    owner,
+    ...(given['firmware'] === undefined ? {} : { firmware: path('firmware') }),
+    ...(accelerator === undefined ? {} : { accelerator }),
+  });
+  return { ...provider, tapOwner: owner.uid };
+}
+
+function parseOwner(value: unknown): { uid: number; gid: number } {
+  const { uid, gid } = (value ?? {}) as Record<string, unknown>;
+  if (Number.isSafeInteger(uid) && Number.isSafeInteger(gid)) return { uid: Number(uid), gid: Number(gid) };
+  throw new SealpodError('USAGE', '"provider.owner" must be {"uid": number, "gid": number}');
+}
