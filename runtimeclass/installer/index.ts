@@ -4,3 +4,5 @@ export {
   runtimeName,
   snapshotterName,
 } from './containerd-config.ts';
+export { type ContainerdRelease, containerdRelease, detectContainerd } from './containerd-version.ts';
+export { type Installation, type InstallOptions, installRuntime, uninstallRuntime } from './install.ts';
