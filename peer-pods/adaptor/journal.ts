@@ -59,7 +59,7 @@ const compactAfter = 10_000;
  */
 export class Journal {
   readonly #path: string;
-  readonly #records = new Map<string, SandboxRecord>();
+  readonly #records: Records;
   #file: FileHandle;
   #lines = 0;
   /** A write failed and may have left half a line. */
@@ -67,8 +67,9 @@ export class Journal {
   #waiting: string[] = [];
   #flushing: Promise<void> = Promise.resolve();
 
-  private constructor(path: string, file: FileHandle) {
+  private constructor(path: string, records: Records, file: FileHandle) {
     this.#path = path;
+    this.#records = records;
     this.#file = file;
   }
 
@@ -81,10 +82,11 @@ export class Journal {
         if (error.code === 'ENOENT') return '';
         throw error;
       });
-      const journal = new Journal(path, await open(path, 'a', 0o600));
+      const records: Records = new Map();
       const lines = text.split('\n');
       lines.pop();
-      for (const [index, line] of lines.entries()) journal.#apply(parseEntry(line, `${path}:${index + 1}`));
+      for (const [index, line] of lines.entries()) apply(records, parseEntry(line, `${path}:${index + 1}`));
+      const journal = new Journal(path, records, await open(path, 'a', 0o600));
       await journal.#compact();
       return journal;
     } catch (cause) {
@@ -99,7 +101,7 @@ export class Journal {
 
   /** Resolves when the entry is durable. Throws STORAGE; then nothing it announces may be done. */
   append(entry: JournalEntry): Promise<void> {
-    this.#apply(entry);
+    apply(this.#records, entry);
     this.#waiting.push(`${JSON.stringify(entry)}\n`);
     const flushed = this.#flushing.then(() => this.#flush());
     // A failure is told to each of its own callers; the next append tries again.
@@ -147,41 +149,42 @@ export class Journal {
     this.#torn = false;
     this.#lines = entries.length;
   }
+}
 
-  #apply(entry: JournalEntry): void {
-    if (entry.type === 'sandbox') {
-      this.#records.set(entry.spec.id, { spec: entry.spec, phase: 'created', effects: [] });
-      return;
-    }
-    const record = this.#records.get(entry.sandboxId);
-    if (!record) throw new SealpodError('STORAGE', `the journal has no sandbox ${entry.sandboxId}`);
-    switch (entry.type) {
-      case 'forget':
-        this.#records.delete(entry.sandboxId);
-        break;
-      case 'phase':
-        this.#records.set(entry.sandboxId, {
-          ...record,
-          phase: entry.phase,
-          instance: entry.instance ?? record.instance,
-        });
-        break;
-      case 'intend':
-        this.#setEffect(record, { effect: entry.effect, completed: false });
-        break;
-      case 'complete':
-        this.#setEffect(record, { effect: entry.effect, completed: true, identity: entry.identity });
-    }
-  }
+type Records = Map<string, SandboxRecord>;
 
-  #setEffect(record: SandboxRecord, effect: EffectRecord): void {
-    const key = JSON.stringify(effect.effect);
-    const effects = [...record.effects];
-    const index = effects.findIndex((known) => JSON.stringify(known.effect) === key);
-    if (index < 0) effects.push(effect);
-    else effects[index] = effect;
-    this.#records.set(record.spec.id, { ...record, effects });
+function apply(records: Records, entry: JournalEntry): void {
+  if (entry.type === 'sandbox') {
+    records.set(entry.spec.id, { spec: entry.spec, phase: 'created', effects: [] });
+    return;
   }
+  const record = records.get(entry.sandboxId);
+  if (!record) throw new SealpodError('STORAGE', `the journal has no sandbox ${entry.sandboxId}`);
+  switch (entry.type) {
+    case 'forget':
+      records.delete(entry.sandboxId);
+      break;
+    case 'phase':
+      records.set(entry.sandboxId, { ...record, phase: entry.phase, instance: entry.instance ?? record.instance });
+      break;
+    case 'intend':
+      records.set(entry.sandboxId, withEffect(record, { effect: entry.effect, completed: false }));
+      break;
+    case 'complete':
+      records.set(
+        entry.sandboxId,
+        withEffect(record, { effect: entry.effect, completed: true, identity: entry.identity }),
+      );
+  }
+}
+
+function withEffect(record: SandboxRecord, effect: EffectRecord): SandboxRecord {
+  const key = JSON.stringify(effect.effect);
+  const effects = [...record.effects];
+  const index = effects.findIndex((known) => JSON.stringify(known.effect) === key);
+  if (index < 0) effects.push(effect);
+  else effects[index] = effect;
+  return { ...record, effects };
 }
 
 function entriesOf({ spec, phase, instance, effects }: SandboxRecord): JournalEntry[] {
