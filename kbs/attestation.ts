@@ -1,17 +1,18 @@
-import type { AttestationService } from '@sealpod/attestation-service/service';
+import { type AttestationService, createAttestationService } from '@sealpod/attestation-service';
 import { SealpodError } from '@sealpod/protocol/errors';
-import type { RegoEngine } from '@sealpod/rego';
 import type { Storage } from '@sealpod/storage';
-import type { KbsConfig } from './config.ts';
+import type { AttestationServiceConfig } from './attestation-config.ts';
 
-/** Opens what the configuration names: an attestation service in this process, or a client to one behind gRPC. */
+/** Opens what the configuration names. In process it keeps its keys, policies and reference values in `storage`. */
 export async function openAttestationService(
-  config: KbsConfig,
-  _storage: Storage,
-  _rego: RegoEngine,
+  config: AttestationServiceConfig,
+  storage: Storage,
+  now: () => number,
 ): Promise<AttestationService> {
-  throw new SealpodError(
-    'UNSUPPORTED',
-    `the attestation service ${config.attestationService.type} is not part of this build`,
-  );
+  if (config.type === 'grpc') {
+    throw new SealpodError('UNSUPPORTED', 'an attestation service over gRPC is not part of this build');
+  }
+  const { tpm, sample, token } = config;
+  const options = { sample, token, now: () => new Date(now()) };
+  return createAttestationService(tpm === undefined ? options : { ...options, tpm }, { storage });
 }

@@ -50,6 +50,14 @@ export class ConfigReader {
     return typeof value === 'string' && value !== '' ? value : this.#refuse(name, 'a text', value);
   }
 
+  optionalText(name: string): string | undefined {
+    return this.#take(name) === undefined ? undefined : this.text(name);
+  }
+
+  optionalPath(name: string): string | undefined {
+    return this.#take(name) === undefined ? undefined : this.path(name);
+  }
+
   /** A path, taken relative to the configuration's directory. */
   path(name: string): string {
     return resolve(this.#directory, this.text(name));
@@ -67,7 +75,7 @@ export class ConfigReader {
     return this.#refuse(name, `an integer of ${minimum} to ${maximum}`, value);
   }
 
-  oneOf<Choice extends string>(name: string, choices: readonly Choice[], otherwise: Choice): Choice {
+  oneOf<Choice extends string>(name: string, choices: readonly Choice[], otherwise?: Choice): Choice {
     const value = this.#take(name) ?? otherwise;
     return choices.find((choice) => choice === value) ?? this.#refuse(name, `one of ${choices.join(', ')}`, value);
   }
@@ -95,12 +103,6 @@ export class ConfigReader {
     return value.map(
       (item: JsonValue, index) => new ConfigReader(item, `${this.#name(name)}[${index}]`, this.#directory),
     );
-  }
-
-  /** An object whose members somebody else reads. */
-  rest(name: string): JsonObject {
-    const value = this.#take(name);
-    return isObject(value) ? value : this.#refuse(name, 'an object', value);
   }
 
   /** Throws `USAGE` where a member was never read. */

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
-import { type JsonObject, type JsonValue, parseJson } from '@sealpod/protocol/json';
+import { type JsonValue, parseJson } from '@sealpod/protocol/json';
 import { type AdminRole, adminRoles } from './admin/roles.ts';
+import { type AttestationServiceConfig, readAttestationService } from './attestation-config.ts';
 import { ConfigReader } from './config-reader.ts';
 
 /** A public key that administrator tokens may be signed with. */
@@ -42,9 +43,6 @@ export interface LimitsConfig {
   /** The database may not grow beyond so many bytes; 0 = no limit. */
   readonly maxDatabaseBytes: number;
 }
-
-/** Where evidence is verified: in this process, or behind `attestation.proto`. The other members are the service's own. */
-export type AttestationServiceConfig = { readonly type: 'builtin' | 'grpc' } & JsonObject;
 
 export interface KbsConfig {
   readonly listen: { readonly host: string; readonly port: number };
@@ -138,14 +136,6 @@ function readTls(tls: ConfigReader | undefined): KbsConfig['tls'] {
 export function parseKbsConfig(value: JsonValue, directory: string): KbsConfig {
   const root = new ConfigReader(value, '', directory);
   const listen = root.object('listen');
-  const attestationService = root.rest('attestationService');
-  const type = attestationService['type'];
-  if (type !== 'builtin' && type !== 'grpc') {
-    throw new SealpodError('USAGE', 'attestationService.type is not known', {
-      expected: 'builtin or grpc',
-      actual: String(type),
-    });
-  }
   const tls = readTls(root.optionalObject('tls'));
   const host = listen.text('host', '127.0.0.1');
   const config = {
@@ -155,7 +145,7 @@ export function parseKbsConfig(value: JsonValue, directory: string): KbsConfig {
     tlsHosts: root.texts('tlsHosts', ['localhost', '127.0.0.1', '::1']),
     ...(tls === undefined ? {} : { tls }),
     admin: readAdmin(root.object('admin')),
-    attestationService: { ...attestationService, type } as AttestationServiceConfig,
+    attestationService: readAttestationService(root.object('attestationService')),
     limits: readLimits(root.optionalObject('limits')),
     logLevel: root.oneOf('logLevel', logLevels, 'info'),
   };

@@ -72,7 +72,8 @@ export async function createKbs(config: KbsConfig, dependencies: KbsDependencies
     const tls = config.insecureHttp ? undefined : await loadTls(config, now());
     const rego = createRegoEngine();
     opened.push(() => rego.close());
-    const attestation = dependencies.attestation ?? (await openAttestationService(config, storage, rego));
+    const attestation =
+      dependencies.attestation ?? (await openAttestationService(config.attestationService, storage, now));
     if (dependencies.attestation === undefined) opened.push(() => attestation.close());
     const tokens = new TokenVerifier(() => attestation.jwks(), now);
     let open = 0;
