@@ -84,7 +84,10 @@ export class RegoEngine {
     this.#options = options;
   }
 
-  /** Parses and compiles a policy without evaluating it. Rejects where it is not usable. */
+  /**
+   * Parses and compiles a policy without evaluating it. Rejects where it is not usable. What it cannot tell: an unknown
+   * function or variable shows when the rule that names it is evaluated.
+   */
   async check(policy: string): Promise<void> {
     await this.#run(policy, { strictBuiltinErrors: true, gatherPrints: false, rules: [], referenceValues: {} });
   }
