@@ -14,7 +14,7 @@ import {
 } from '@sealpod/peer-pods/pod-vm';
 import type { EffectJournal, Instance, InstanceNetwork, Provider } from '@sealpod/peer-pods/provider';
 import { createQemuProvider, defaultOwner } from '@sealpod/peer-pods/providers/qemu';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { ask, consoleOf, report, until } from './machine-client.ts';
 
 const agentDirectory = join(import.meta.dirname, 'stand-in-agent');
@@ -121,19 +121,24 @@ describe('image', () => {
   });
 });
 
-describe.skipIf(!isRoot)('machine (skipped without root: it needs a network namespace and another user)', () => {
+describe('machine', () => {
   const namespace = `sealpod-${process.pid}`;
   const tapName = 'tap0';
   const macAddress = '02:5e:a1:00:00:07';
 
+  beforeEach((context) => {
+    if (!isRoot) context.skip('needs root: a network namespace and an unprivileged user');
+  });
+
   beforeAll(() => {
+    if (!isRoot) return;
     const ip = (...args: string[]): void => void execFileSync('ip', args);
     ip('netns', 'add', namespace);
     ip('-n', namespace, 'tuntap', 'add', tapName, 'mode', 'tap', 'user', String(defaultOwner.uid));
   });
 
   afterAll(() => {
-    execFileSync('ip', ['netns', 'del', namespace]);
+    if (isRoot) execFileSync('ip', ['netns', 'del', namespace]);
   });
 
   it('boots as measured, twice, without privileges, whatever the pod, and leaves nothing', async () => {
