@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -119,7 +120,7 @@ async function startSoftwareTpm(
     child.once('exit', () => resolve());
     child.once('error', () => resolve());
   });
-  for (let attempt = 0; !existsSync(socket); attempt++) {
+  for (let attempt = 0; !(await accepts(socket)); attempt++) {
     if (attempt > 1000 || child.exitCode !== null) throw new Error('swtpm did not open its socket');
     await delay(5);
   }
@@ -129,6 +130,17 @@ async function startSoftwareTpm(
       await exited;
     },
   };
+}
+
+/** Whether the socket is listened on; its file alone is there a little earlier. */
+function accepts(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(path, () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.once('error', () => resolve(false));
+  });
 }
 
 async function run(program: string, parameters: readonly string[]): Promise<void> {

@@ -233,6 +233,17 @@ describe.skipIf(missing !== undefined)(
       expect(after.equals(createHash('sha256').update(before).update(digest).digest())).toBe(true);
     });
 
+    it('stays usable however often the machine is switched off without a word', async () => {
+      for (let boot = 0; boot < 8; boot++) {
+        socket = await tpm.start();
+        await withAttester(socket, async (attester) => {
+          const secret = randomBytes(32);
+          const evidence = await attester.evidence(Buffer.alloc(48), challengeFor(await attester.prepare(), secret));
+          expect(text(evidence['activated_secret'])).toBe(secret.toString('base64'));
+        });
+      }
+    });
+
     it('answers concurrent requests for evidence, each bound to its own data', async () => {
       await withAttester(socket, async (attester) => {
         const datas = Array.from({ length: 8 }, () => randomBytes(32));

@@ -42,11 +42,16 @@ const maxNvBytes = 16 * 1024;
 
 const allPcrs = Array.from({ length: pcrCount }, (_, pcr) => pcr);
 
+/**
+ * Without dictionary attack protection: its password is empty, so there is nothing to guess, and a machine that is switched
+ * off without TPM2_Shutdown would count as a guess each time, until the TPM locks itself.
+ */
 const attestationKeyAttributes =
   ObjectAttribute.fixedTpm |
   ObjectAttribute.fixedParent |
   ObjectAttribute.sensitiveDataOrigin |
   ObjectAttribute.userWithAuth |
+  ObjectAttribute.noDictionaryAttack |
   ObjectAttribute.restricted |
   ObjectAttribute.sign;
 
