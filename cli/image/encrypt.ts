@@ -39,10 +39,13 @@ export interface EncryptedImage {
  * encryption key. The result is what skopeo writes with a Confidential Containers key provider: media types and
  * annotations of the layers change, the configuration stays. Layers are streamed and never on disk.
  *
- * @throws SealpodError IMG_FORMAT where a layer is already encrypted; RES_NAME for a bad key id; as registries do
+ * @throws SealpodError IMG_FORMAT where a layer is already encrypted; RES_NAME or IMG_DECRYPT_KEY for a bad key; as registries do
  */
 export async function encryptImage(options: EncryptImageOptions): Promise<EncryptedImage> {
   const keyId = formatResourceUri(parseResourceUri(options.keyId));
+  if (options.keyEncryptionKey.length !== 32) {
+    throw new SealpodError('IMG_DECRYPT_KEY', 'key encryption key must be of 32 bytes');
+  }
   const image = await openImage(options.source, options);
   const client = registryClient(options.destination, options);
   try {

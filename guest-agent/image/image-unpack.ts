@@ -68,7 +68,11 @@ export async function unpackImage(options: ImageUnpackOptions): Promise<void> {
   throwFirstFailure(results);
   const rootfs = join(quarantine, 'rootfs');
   createRootfs(rootfs);
-  for (const [index, change] of changes.entries()) mergeLayer(rootfs, layerDirectory(quarantine, index), change);
+  try {
+    for (const [index, change] of changes.entries()) mergeLayer(rootfs, layerDirectory(quarantine, index), change);
+  } catch (error) {
+    throw asSealpodError(error, 'IMG_UNPACK');
+  }
 }
 
 async function unpackOne(
