@@ -54,10 +54,10 @@ export class Adaptor {
    * The same request again gets the same answer. Throws REQUEST_FORMAT for another one with the same id, RATE_LIMIT, STORAGE.
    */
   async create(request: VmRequest): Promise<string> {
-    const { id, name, vcpus, memoryMiB, netnsPath, initdata } = request;
+    const { id, name, vcpus, memoryMiB, image, netnsPath, initdata } = request;
     const directory = join(this.#config.podsDirectory, id);
     const initdataSha256 = initdata && sha256(initdata);
-    const spec: SandboxSpec = { id, name, directory, vcpus, memoryMiB, netnsPath, initdataSha256 };
+    const spec: SandboxSpec = { id, name, directory, vcpus, memoryMiB, image, netnsPath, initdataSha256 };
     const known = this.#sandboxes.get(id);
     if (known) {
       if (JSON.stringify(known.spec) === JSON.stringify(spec)) return known.agentSocketPath;
@@ -112,6 +112,12 @@ export class Adaptor {
       this.#retryLater(id, firstRetryMs);
       throw error;
     }
+  }
+
+  /** StopVM for every sandbox there is. Throws the first failure, after all were tried. */
+  async stopAll(): Promise<void> {
+    const ended = await Promise.allSettled([...this.#sandboxes.keys()].map((id) => this.stop(id)));
+    for (const result of ended) if (result.status === 'rejected') throw result.reason;
   }
 
   /** Lets go of everything; the VMs keep running for the next adaptor. */

@@ -62,7 +62,7 @@ export async function waitForAgent(
   }
 }
 
-/** Gives the guest the pod's addresses, routes and neighbours. Throws NETWORK with what the guest said. */
+/** Gives the guest the pod's addresses, routes and neighbours. Throws NETWORK or AGENT_POLICY_DENY with what the guest said. */
 export async function configureGuestNetwork(
   guest: GuestChannel,
   network: PodNetwork,
@@ -81,7 +81,8 @@ export async function configureGuestNetwork(
   } catch (cause) {
     signal.throwIfAborted();
     const said = cause instanceof Error ? cause.message : String(cause);
-    throw new SealpodError('NETWORK', `the guest refused ${step}: ${said}`, { cause });
+    const denied = cause instanceof TtrpcError && cause.status === Status.permissionDenied;
+    throw new SealpodError(denied ? 'AGENT_POLICY_DENY' : 'NETWORK', `the guest refused ${step}: ${said}`, { cause });
   }
 }
 

@@ -10,6 +10,8 @@ export interface SandboxSpec {
   readonly directory: string;
   readonly vcpus: number;
   readonly memoryMiB: number;
+  /** Name of the pod VM image; absent: the provider's default. */
+  readonly image?: string | undefined;
   /** The pod's network namespace; absent where the pod has no network. */
   readonly netnsPath?: string | undefined;
   /** SHA-256 of the initdata, which lies beside in the directory; absent where there is none. */

@@ -1,7 +1,7 @@
 /**
  * The adaptor: `node peer-pods/adaptor/main.ts --config FILE`.
  *
- * Logs JSON lines to standard error. SIGTERM and SIGINT end it, and the VMs keep running for the next one.
+ * With `--remove-all` it ends every VM it finds and exits. Logs JSON lines to standard error. SIGTERM and SIGINT end it, and the VMs keep running for the next one.
  * Exit codes: 0 ended as asked, 1 failed, 2 wrong usage or configuration.
  *
  * @module
@@ -16,25 +16,40 @@ import { hypervisorServer } from './hypervisor-service.ts';
 import { createLog, type Log } from './log.ts';
 import { loadProvider } from './providers.ts';
 
-async function readConfig(): Promise<AdaptorConfig> {
-  const { config } = parseArgs({ options: { config: { type: 'string' } }, strict: true }).values;
-  if (!config) throw new SealpodError('USAGE', 'usage: node peer-pods/adaptor/main.ts --config FILE');
+const options = { config: { type: 'string' }, 'remove-all': { type: 'boolean', default: false } } as const;
+
+async function readConfig(config: string | undefined): Promise<AdaptorConfig> {
+  if (!config) throw new SealpodError('USAGE', 'usage: node peer-pods/adaptor/main.ts --config FILE [--remove-all]');
   const text = await readFile(config, 'utf8').catch((cause: unknown) => {
     throw new SealpodError('USAGE', `the configuration ${config} cannot be read`, { cause });
   });
   return parseConfig(text, config);
 }
 
-async function serve(config: AdaptorConfig, log: Log): Promise<void> {
+async function open(config: AdaptorConfig, log: Log): Promise<Adaptor> {
   const provider = await loadProvider(config.provider, {
     podsDirectory: config.podsDirectory,
     log: (level, message, fields = {}) => log[level]({ provider: config.provider.name, ...fields }, message),
   });
-  const adaptor = await Adaptor.open(config, provider, log);
+  return Adaptor.open(config, provider, log);
+}
+
+/** Ends every VM that this configuration's adaptors left, and undoes what their journal says. */
+async function removeAll(config: AdaptorConfig, log: Log): Promise<void> {
+  const adaptor = await open(config, log);
+  try {
+    await adaptor.stopAll();
+  } finally {
+    await adaptor.close();
+  }
+}
+
+async function serve(config: AdaptorConfig, log: Log): Promise<void> {
+  const adaptor = await open(config, log);
   const server = hypervisorServer(adaptor, config);
   await mkdir(dirname(config.socket), { recursive: true, mode: 0o700 });
   await server.listen(config.socket, { mode: 0o600 });
-  log.info({ socket: config.socket, provider: provider.name }, 'serving');
+  log.info({ socket: config.socket, provider: config.provider.name }, 'serving');
 
   const { promise: asked, resolve } = Promise.withResolvers<string>();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve(signal));
@@ -45,9 +60,10 @@ async function serve(config: AdaptorConfig, log: Log): Promise<void> {
 
 let log = createLog('info');
 try {
-  const config = await readConfig();
+  const { values } = parseArgs({ options, strict: true });
+  const config = await readConfig(values.config);
   log = createLog(config.logLevel);
-  await serve(config, log);
+  await (values['remove-all'] ? removeAll : serve)(config, log);
   process.exit(0);
 } catch (thrown) {
   const isUsage = (thrown as NodeJS.ErrnoException).code?.startsWith('ERR_PARSE_ARGS');

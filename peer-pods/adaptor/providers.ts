@@ -34,13 +34,14 @@ export async function loadProvider(
 }
 
 /**
- * Local virtual machines. Options: `imageDirectory` (of `podvm build`) and `tpmAuthorityDirectory` (absolute paths);
+ * Local virtual machines. Options: `imagesDirectory` (one folder of `podvm build` a name), `defaultImage` (a name
+ * in it, `default` where absent) and `tpmAuthorityDirectory`;
  * `accelerator` (`kvm` or `tcg`) and `firmware` are found where they are not given; `owner` `{uid, gid}` is the
  * unprivileged user of the machines.
  */
 async function createQemu(options: unknown, { podsDirectory }: ProviderContext): Promise<Provider> {
   const given = options as Record<string, unknown>;
-  const known = ['imageDirectory', 'tpmAuthorityDirectory', 'accelerator', 'firmware', 'owner'];
+  const known = ['imagesDirectory', 'defaultImage', 'tpmAuthorityDirectory', 'accelerator', 'firmware', 'owner'];
   for (const name of Object.keys(given)) {
     if (!known.includes(name)) throw new SealpodError('USAGE', `unknown member "provider.${name}"`);
   }
@@ -57,7 +58,8 @@ async function createQemu(options: unknown, { podsDirectory }: ProviderContext):
   const { createTpmAuthority } = await import('../pod-vm/tpm-authority.ts');
   const owner = given['owner'] === undefined ? defaultOwner : parseOwner(given['owner']);
   const provider = createQemuProvider({
-    imageDirectory: path('imageDirectory'),
+    imagesDirectory: path('imagesDirectory'),
+    defaultImage: given['defaultImage'] === undefined ? 'default' : imageName(given['defaultImage']),
     tpmAuthority: await createTpmAuthority(path('tpmAuthorityDirectory')),
     sandboxesDirectory: podsDirectory,
     owner,
@@ -65,6 +67,11 @@ async function createQemu(options: unknown, { podsDirectory }: ProviderContext):
     ...(accelerator === undefined ? {} : { accelerator }),
   });
   return { ...provider, tapOwner: owner.uid };
+}
+
+function imageName(value: unknown): string {
+  if (typeof value === 'string' && value !== '') return value;
+  throw new SealpodError('USAGE', '"provider.defaultImage" must be a name');
 }
 
 function parseOwner(value: unknown): { uid: number; gid: number } {

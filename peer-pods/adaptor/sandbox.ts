@@ -178,9 +178,9 @@ export class Sandbox {
   }
 
   async #createInstance(network: InstanceNetwork | undefined, signal: AbortSignal): Promise<Instance> {
-    const { vcpus, memoryMiB } = this.spec;
+    const { vcpus, memoryMiB, image } = this.spec;
     const initdata = await this.#readInitdata();
-    const request = { ...this.#reference, vcpus, memoryMiB, initdata, network, effects: this.#effects, signal };
+    const request = { ...this.#reference, vcpus, memoryMiB, image, initdata, network, effects: this.#effects, signal };
     return this.#dependencies.provider.createInstance(request);
   }
 

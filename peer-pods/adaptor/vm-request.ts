@@ -9,6 +9,7 @@ export interface VmRequest {
   readonly name: string;
   readonly vcpus: number;
   readonly memoryMiB: number;
+  readonly image: string | undefined;
   readonly netnsPath: string | undefined;
   readonly initdata: Uint8Array | undefined;
 }
@@ -48,6 +49,7 @@ export function parseVmRequest(
     name: instanceName(podName(read), id),
     vcpus,
     memoryMiB,
+    image: read(`${hypervisorPrefix}image`) || undefined,
     netnsPath: networkNamespacePath || undefined,
     initdata: initdata ? Buffer.from(initdata, 'utf8') : undefined,
   };
