@@ -39,12 +39,44 @@ const proxyPlugins = (paths: RuntimePaths): Table => ({
   [snapshotterName]: { type: 'snapshot', address: paths.snapshotterSocket },
 });
 
+function isTable(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Date);
+}
+
+/** Tables merged member by member; all else of `over` replaces what is in `base`. */
+function merged(base: Record<string, unknown>, over: Record<string, unknown>): Record<string, unknown> {
+  const result = { ...base };
+  for (const [key, value] of Object.entries(over)) {
+    const below = result[key];
+    result[key] = isTable(below) && isTable(value) ? merged(below, value) : value;
+  }
+  return result;
+}
+
+/** Member by member, as containerd 2 does itself: the node's own table of the CRI plugin. */
+function nodeCriTable(configuration: Record<string, unknown>): Record<string, unknown> {
+  const plugins = configuration['plugins'];
+  const table = isTable(plugins) ? plugins[cri2] : undefined;
+  return isTable(table) ? table : {};
+}
+
+/** What containerd has for runc where a configuration says nothing; naming any runtime makes it forget this one. */
+const builtinRunc: Table = { containerd: { runtimes: { runc: { runtime_type: 'io.containerd.runc.v2' } } } };
+
 /**
- * What a node's containerd needs for the runtime, as a file for its `imports`. In 1.6 a snapshotter can be chosen for the
- * node only, so none is there: the shim ignores the root file systems that the host unpacks.
+ * What a node's containerd needs for the runtime, as a file for its `imports`.
+ *
+ * Before 2.0 the table of a plugin in an imported file replaces that of the main file as a whole, so the fragment repeats
+ * the node's (`configuration`, parsed) with ours added; install again after changing it. In 1.6 a snapshotter can be
+ * chosen for the node only, so none is there: the shim ignores the root file systems that the host unpacks.
  */
-export function runtimeFragment(paths: RuntimePaths, release: ContainerdRelease): string {
+export function runtimeFragment(
+  paths: RuntimePaths,
+  release: ContainerdRelease,
+  configuration: Record<string, unknown>,
+): string {
   const runtimes: Table = { [runtimeName]: runtimeTable(paths, release) };
+  const node = merged(builtinRunc, nodeCriTable(configuration));
   const text =
     release === '2'
       ? {
@@ -58,7 +90,9 @@ export function runtimeFragment(paths: RuntimePaths, release: ContainerdRelease)
       : {
           version: 2,
           plugins: {
-            [cri2]: { containerd: { ...(release === '1.7' && { disable_snapshot_annotations: false }), runtimes } },
+            [cri2]: merged(node, {
+              containerd: { ...(release === '1.7' && { disable_snapshot_annotations: false }), runtimes },
+            }),
           },
           ...(release === '1.7' && { proxy_plugins: proxyPlugins(paths) }),
         };

@@ -69,6 +69,14 @@ describe.each([
     const fragment = parse(readFileSync(installed.fragmentPath, 'utf8'));
     expect(fragment['version']).toBe(release === '2' ? 3 : 2);
     expect(JSON.stringify(fragment)).toContain(installed.shimPath);
+    // Before 2.0 an imported plugin table replaces the node's, so it has to repeat it.
+    if (configuration === debian && release !== '2') {
+      expect(fragment).toMatchObject({
+        plugins: {
+          'io.containerd.grpc.v1.cri': { cni: { bin_dir: '/usr/lib/cni' }, containerd: { runtimes: { runc: {} } } },
+        },
+      });
+    }
     expect(JSON.stringify(fragment).includes('proxy_plugins')).toBe(release !== '1.6');
     const config = parse(readFileSync(join(root, 'etc/containerd/config.toml'), 'utf8'));
     expect(config['imports']).toEqual([join(root, 'etc/containerd/conf.d/*.toml')]);

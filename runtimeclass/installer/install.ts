@@ -202,7 +202,7 @@ export async function installRuntime(options: InstallOptions = {}): Promise<Inst
   );
   writer.file(
     fragment,
-    runtimeFragment({ shimPath, runtimeConfigPath, snapshotterSocket: at.snapshotterSocket }, release),
+    runtimeFragment({ shimPath, runtimeConfigPath, snapshotterSocket: at.snapshotterSocket }, release, parse(before)),
   );
   if (after !== before) {
     writer.directory(dirname(at.containerdConfigPath));
