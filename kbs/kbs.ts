@@ -128,8 +128,11 @@ function listen(server: ListeningServer, config: KbsConfig): Promise<void> {
 function closeServer(server: ListeningServer, graceMs: number): Promise<void> {
   return new Promise((resolve) => {
     const force = setTimeout(() => server.closeAllConnections(), graceMs);
+    // A connection that was in use falls idle after its answer, and would be kept alive.
+    const idle = setInterval(() => server.closeIdleConnections(), 50);
     server.close(() => {
       clearTimeout(force);
+      clearInterval(idle);
       resolve();
     });
     server.closeIdleConnections();
