@@ -1,5 +1,5 @@
 import { execFile, execFileSync, spawn } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -27,6 +27,7 @@ const goProgram = ['/usr/local/go/bin/go', '/usr/bin/go'].find((path) => existsS
 const keyId = 'kbs:///default/image-key/1';
 const key = randomBytes(32);
 const layer = randomBytes(100_000);
+const layerDigest = `sha256:${createHash('sha256').update(layer).digest('hex')}`;
 
 let directory: string;
 let problem: string | undefined;
@@ -54,10 +55,7 @@ beforeAll(async () => {
 }, 300_000);
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-async function runPeer(
-  args: readonly string[],
-  input: Buffer,
-): Promise<{ output: Buffer; annotations: string; log: string }> {
+async function runPeer(args: readonly string[], input: Buffer): Promise<{ output: Buffer; annotations: string }> {
   const peer = spawn(join(directory, 'peer'), args, {
     stdio: ['pipe', 'pipe', 'pipe', 'pipe'],
     env: { ...process.env, OCICRYPT_KEYPROVIDER_CONFIG: join(directory, 'ocicrypt.json') },
@@ -71,7 +69,7 @@ async function runPeer(
   ]);
   const status = await exited;
   if (status !== 0) throw new Error(`peer fails: ${log.toString()}`);
-  return { output, annotations: annotations.toString(), log: log.toString() };
+  return { output, annotations: annotations.toString() };
 }
 
 const through = (bytes: Buffer, transform: ReturnType<typeof createLayerDecryptor>) =>
@@ -84,16 +82,15 @@ async function encryptOurselves() {
   const wrapped = wrapPrivateOptions(encodePrivateLayerOptions(privateOptions), key);
   const annotations = writeEncryptionAnnotations(publicOptions, encodeAnnotationPacket({ keyId, ...wrapped }));
   const mediaType = 'application/vnd.oci.image.layer.v1.tar+gzip+encrypted';
-  return { ciphertext, privateOptions, descriptor: { mediaType, digest: ciphertextDigest, size, annotations } };
+  return { ciphertext, descriptor: { mediaType, digest: ciphertextDigest, size, annotations } };
 }
 
 describe('ocicrypt of Go as peer', () => {
   it('decrypts what we encrypt', async (context) => {
     if (problem !== undefined) context.skip(problem);
-    const { ciphertext, privateOptions, descriptor } = await encryptOurselves();
-    const { output, log } = await runPeer(['decrypt', JSON.stringify(descriptor)], ciphertext);
+    const { ciphertext, descriptor } = await encryptOurselves();
+    const { output } = await runPeer(['decrypt', JSON.stringify(descriptor)], ciphertext);
     expect(output.equals(layer)).toBe(true);
-    expect(log).toContain(privateOptions.plaintextDigest);
   });
 
   it('refuses what we encrypt and somebody changes', async (context) => {
@@ -105,7 +102,7 @@ describe('ocicrypt of Go as peer', () => {
 
   it('encrypts what we decrypt', async (context) => {
     if (problem !== undefined) context.skip(problem);
-    const peer = await runPeer(['encrypt', 'attestation-agent', keyId], layer);
+    const peer = await runPeer(['encrypt', 'attestation-agent', keyId, layerDigest], layer);
     const annotations = JSON.parse(peer.annotations) as Record<string, string>;
     const ours = (await encryptOurselves()).descriptor.annotations;
     expect(Object.keys(annotations).sort()).toEqual(Object.keys(ours).sort());

@@ -1,8 +1,8 @@
 // A peer for interoperability tests: encrypts and decrypts one layer with github.com/containers/ocicrypt, the library
 // inside skopeo, buildah and containerd's stream processor. Key providers come from OCICRYPT_KEYPROVIDER_CONFIG.
 //
-//	ocicrypt-peer encrypt <provider> <parameters>   layer on stdin; ciphertext on stdout, annotations (JSON) on fd 3
-//	ocicrypt-peer decrypt <descriptor JSON>         ciphertext on stdin; layer on stdout
+//	ocicrypt-peer encrypt <provider> <parameters> <digest>   layer on stdin; ciphertext on stdout, annotations (JSON) on fd 3
+//	ocicrypt-peer decrypt <descriptor JSON>                  ciphertext on stdin; layer on stdout
 package main
 
 import (
@@ -13,6 +13,7 @@ import (
 
 	"github.com/containers/ocicrypt"
 	"github.com/containers/ocicrypt/config"
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -25,20 +26,20 @@ func main() {
 
 func run() error {
 	switch {
-	case len(os.Args) == 4 && os.Args[1] == "encrypt":
-		return encrypt(os.Args[2], os.Args[3])
+	case len(os.Args) == 5 && os.Args[1] == "encrypt":
+		return encrypt(os.Args[2], os.Args[3], digest.Digest(os.Args[4]))
 	case len(os.Args) == 3 && os.Args[1] == "decrypt":
 		return decrypt(os.Args[2])
 	}
-	return fmt.Errorf("usage: ocicrypt-peer encrypt <provider> <parameters> | decrypt <descriptor>")
+	return fmt.Errorf("usage: ocicrypt-peer encrypt <provider> <parameters> <digest> | decrypt <descriptor>")
 }
 
-func encrypt(provider, parameters string) error {
+func encrypt(provider, parameters string, layer digest.Digest) error {
 	wrapping, err := config.EncryptWithKeyProvider([][]byte{[]byte(provider + ":" + parameters)})
 	if err != nil {
 		return err
 	}
-	reader, finish, err := ocicrypt.EncryptLayer(wrapping.EncryptConfig, os.Stdin, v1.Descriptor{})
+	reader, finish, err := ocicrypt.EncryptLayer(wrapping.EncryptConfig, os.Stdin, v1.Descriptor{Digest: layer})
 	if err != nil {
 		return err
 	}
@@ -61,13 +62,12 @@ func decrypt(descriptor string) error {
 	if err != nil {
 		return err
 	}
-	reader, digest, err := ocicrypt.DecryptLayer(unwrapping.DecryptConfig, os.Stdin, layer, false)
+	reader, _, err := ocicrypt.DecryptLayer(unwrapping.DecryptConfig, os.Stdin, layer, false)
 	if err != nil {
 		return err
 	}
 	if _, err := io.Copy(os.Stdout, reader); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(os.Stderr, digest)
-	return err
+	return nil
 }
