@@ -14,13 +14,24 @@ const libraryDirectories = ['lib/x86_64-linux-gnu', 'usr/lib/x86_64-linux-gnu'];
 
 /**
  * Programs with every library they need, from the unpacked packages and never from this machine. A program of another
- * origin (the Node binary) is named by an absolute path and keeps its base name below usr/bin.
+ * origin (the Node binary) is named by an absolute path and keeps its base name below usr/bin. `loaded` are objects that
+ * are put into the image otherwise (addons of Node); only what they need is taken.
  *
  * @throws SealpodError `PROVIDER_IMAGE` where a library is in none of the packages.
  */
-export async function libraryClosure(packagesRoot: string, programs: readonly string[]): Promise<TakenFile[]> {
+export async function libraryClosure(
+  packagesRoot: string,
+  programs: readonly string[],
+  loaded: readonly string[] = [],
+): Promise<TakenFile[]> {
   const taken = new Map<string, TakenFile>();
   const pending: { path: string; file: string }[] = [];
+  for (const file of loaded) {
+    for (const library of elfNeeds(await readFile(file), file).libraries) {
+      if (library.startsWith('ld-linux')) continue;
+      pending.push({ path: `usr/lib/x86_64-linux-gnu/${library}`, file: await firstPresent(packagesRoot, library) });
+    }
+  }
   for (const program of programs) {
     const file = program.startsWith('/') ? program : await present(packagesRoot, program);
     pending.push({ path: program.startsWith('/') ? join('usr/bin', program.split('/').at(-1) ?? '') : program, file });

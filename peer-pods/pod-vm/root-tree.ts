@@ -58,7 +58,8 @@ export async function writeRootTree(target: string, input: RootTreeInput): Promi
   for (const directory of emptyDirectories) await mkdir(join(target, directory), { recursive: true });
   for (const [path, to] of Object.entries(links)) await symlink(to, join(target, path));
   for (const [path, content] of Object.entries(textFiles)) await writeFile(join(target, path), content);
-  const taken = await libraryClosure(input.packagesRoot, [...programs, input.nodeBinary]);
+  const addons = await nodeAddons(input.guestAgentDirectory);
+  const taken = await libraryClosure(input.packagesRoot, [...programs, input.nodeBinary], addons);
   for (const file of taken) {
     const path = join(target, file.path);
     await mkdir(dirname(path), { recursive: true });
@@ -68,6 +69,11 @@ export async function writeRootTree(target: string, input: RootTreeInput): Promi
   await normalizeModes(target);
   await lintRootTree(target);
   return taken.map((file) => file.source).filter((source) => !source.startsWith('..'));
+}
+
+async function nodeAddons(directory: string): Promise<string[]> {
+  const names = await readdir(directory, { recursive: true });
+  return names.filter((name) => name.endsWith('.node')).map((name) => join(directory, name));
 }
 
 /** Modes must not depend on the umask of whoever builds: everything readable, programs and directories executable. */
