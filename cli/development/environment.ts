@@ -52,7 +52,7 @@ export async function startEnvironment(
   record({});
   try {
     const { configurationDirectory } = createBridge(layout, network);
-    const [image, kbs] = await Promise.all([
+    const [image, kbs] = await allOrFirstFailure([
       prepareImages(layout, progress),
       progress.step('key broker', async () => {
         const authority = await createTpmAuthority(tpmAuthorityDirectory(layout));
@@ -95,6 +95,14 @@ export async function startEnvironment(
   }
 }
 
+/** As Promise.all, but waits for the others too: what they start must be known before it can be ended. */
+async function allOrFirstFailure<const T extends readonly Promise<unknown>[]>(
+  tasks: T,
+): Promise<{ -readonly [P in keyof T]: Awaited<T[P]> }> {
+  await Promise.allSettled(tasks);
+  return Promise.all(tasks);
+}
+
 async function prepareImages(layout: Layout, progress: Progress): Promise<MeasuredImage> {
   const directory = join(imagesDirectory(layout), 'default');
   await progress.step(
@@ -124,7 +132,7 @@ export async function stopEnvironment(layout: Layout): Promise<void> {
   await Promise.all([...named('containerd'), ...named('snapshotter')].map((daemon) => stopDaemon(daemon)));
   removeShimsAndMounts(layout, state);
   await Promise.all(named('adaptor').map((daemon) => stopDaemon(daemon)));
-  removeAllMachines(layout);
+  if (state.adaptorSocket !== undefined) removeAllMachines(layout);
   await Promise.all(state.daemons.filter(isRunning).map((daemon) => stopDaemon(daemon)));
   removeBridge(state.bridge);
   rmSync(layout.run, { recursive: true, force: true });

@@ -49,13 +49,15 @@ export async function startKbs(
     admin: { keys: [{ publicKeyFile: ensureOwnerKey(layout) }] },
     attestationService: {
       type: 'builtin',
-      ekRoots: [
-        {
-          name: root.name,
-          simulated: true,
-          certificates: root.certificateFiles.map((file) => readFileSync(file, 'utf8')).join('\n'),
-        },
-      ],
+      tpm: {
+        roots: [
+          {
+            name: root.name,
+            simulated: true,
+            certificates: root.certificateFiles.map((file) => readFileSync(file, 'utf8')).join('\n'),
+          },
+        ],
+      },
     },
   };
   const file = join(layout.home, 'kbs.json');

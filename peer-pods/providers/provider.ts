@@ -52,6 +52,8 @@ export interface InstanceReference {
 export interface InstanceRequest extends InstanceReference {
   readonly vcpus: number;
   readonly memoryMiB: number;
+  /** Name of the pod VM image that the pod asks for; absent: the provider's default. Not checked yet. */
+  readonly image?: string | undefined;
   /** The initdata document (TOML) exactly as it is to be measured; absent where the pod has none. */
   readonly initdata?: Uint8Array | undefined;
   readonly network?: InstanceNetwork | undefined;

@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { chmod, cp, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import {
   alterPodVmImage,
   buildPodVmImage,
@@ -52,7 +52,12 @@ const effects: EffectJournal = {
 };
 
 function provider(imageDirectory: string): Provider {
-  return createQemuProvider({ imageDirectory, tpmAuthority: authority, sandboxesDirectory: sandboxes });
+  return createQemuProvider({
+    imagesDirectory: dirname(imageDirectory),
+    defaultImage: basename(imageDirectory),
+    tpmAuthority: authority,
+    sandboxesDirectory: sandboxes,
+  });
 }
 
 async function boot(

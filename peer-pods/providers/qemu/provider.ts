@@ -12,8 +12,10 @@ import { type Launched, machineFiles, makeMachineDirectory, startMachine, startT
 import type { Accelerator } from './machine.ts';
 
 export interface QemuProviderOptions {
-  /** Folder of the pod VM image (`disk.raw`, `manifest.json`). */
-  readonly imageDirectory: string;
+  /** Folder of pod VM images: one folder (`disk.raw`, `manifest.json`) a name. Others are not booted. */
+  readonly imagesDirectory: string;
+  /** Name of the image for a pod that does not ask for one. */
+  readonly defaultImage: string;
   /** Makes a TPM for each machine. */
   readonly tpmAuthority: TpmAuthority;
   /** Folder below which the adaptor makes one folder a sandbox: what runs from there is ours. */
@@ -44,7 +46,8 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
 
   const start = async (request: InstanceRequest, directory: string): Promise<Launched> => {
     const { effects, signal } = request;
-    const manifest = await readManifest(options.imageDirectory);
+    const imageDirectory = join(options.imagesDirectory, checkedName(request.image ?? options.defaultImage));
+    const manifest = await readManifest(imageDirectory);
     const [firmware, accelerator] = await Promise.all([
       options.firmware ?? findFirmware(),
       options.accelerator ?? findAccelerator(),
@@ -76,7 +79,7 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
         directory,
         owner,
         netnsPath: request.network?.netnsPath,
-        diskFile: join(options.imageDirectory, manifest.disk),
+        diskFile: join(imageDirectory, manifest.disk),
         machine: {
           name: `${request.name}@${marker}`,
           shape: { memoryMiB: request.memoryMiB, vcpus: request.vcpus },
@@ -124,6 +127,15 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
         return reference === undefined ? [] : [instance(reference, pid)];
       }),
   };
+}
+
+/** A name comes from the pod: it must not lead out of the folder of images. */
+function checkedName(name: string): string {
+  if (/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(name)) return name;
+  throw new SealpodError('PROVIDER_IMAGE', 'not the name of a pod VM image', {
+    expected: 'letters, digits, and within it . - _',
+    actual: JSON.stringify(name.slice(0, 100)),
+  });
 }
 
 function machineDirectory(reference: { readonly directory: string }): string {
