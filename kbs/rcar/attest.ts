@@ -1,7 +1,7 @@
 import { timingSafeEqual } from 'node:crypto';
 import { AttestationRefused, type EvidenceToEvaluate } from '@sealpod/attestation-service/service';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
-import { asJsonObject, type JsonObject, parseJson } from '@sealpod/protocol/json';
+import { asJsonObject, canonicalJson, type JsonObject, parseJson } from '@sealpod/protocol/json';
 import { type Attestation, isTee, parseAttestation } from '@sealpod/protocol/rcar';
 import { decide } from '../audit/log.ts';
 import type { Decision } from '../audit/record.ts';
@@ -71,6 +71,9 @@ async function evaluate(parts: Parts, body: Buffer, found: FoundSession): Promis
     const evaluation = await parts.attestation.evaluate({ evidences, policyIds: ['default'], correlationId });
     // The attestation service may be another process: its token must verify under the keys this broker trusts.
     const verified = await parts.tokens.verify(evaluation.token);
+    if (canonicalJson({ ...verified.teePubKey }) !== canonicalJson({ ...attestation.runtimeData.teePubKey })) {
+      throw new SealpodError('TOKEN_INVALID', 'the attestation service answered with the token of another key');
+    }
     const { verdict, evidenceDigest, policyVersions, referenceValueVersions } = evaluation;
     const submods = submodStatuses(verified.claims);
     const record = { evidenceDigest, verdict, policyVersions, referenceValueVersions, subject: { tee, submods } };

@@ -49,7 +49,7 @@ export async function dispatch(parts: Parts, exchange: Exchange): Promise<Answer
   const handler = handlers.get(`${exchange.method} ${name}`);
   try {
     if (handler === undefined) {
-      const detail = `Plugin ${name} not found`;
+      const detail = `Plugin ${name.slice(0, 256)} not found`;
       throw new Refusal('NOT_FOUND', { variant: 'PluginNotFound', detail, status: 404 });
     }
     return await handler(parts, exchange);

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { attest, authenticate, call, type Guest, opened } from '../testing/client.ts';
+import { earPayload, newSigner, signPayload } from '../testing/fake-attestation-service.ts';
 import { startTestKbs, type TestKbs } from '../testing/kbs.ts';
 
 let kbs: TestKbs;
@@ -277,5 +278,23 @@ describe('resource policies', () => {
     kbs.attestation.status = 'contraindicated';
     const denied = await attested();
     expect((await call(kbs.address, '/kbs/v0/resource/no/such/one', bearer(denied.token))).status).toBe(401);
+  });
+});
+
+describe('the attestation service', () => {
+  it('is not believed where its token is not signed by a key it publishes, or is of another guest', async () => {
+    const evaluate = kbs.attestation.evaluate.bind(kbs.attestation);
+    const guest = await authenticate(kbs.address);
+    kbs.attestation.evaluate = async (request) => ({
+      ...(await evaluate(request)),
+      token: await signPayload(newSigner(), earPayload({ ...guest.teePubKey })),
+    });
+    expect((await attest(kbs.address, guest)).json()).toMatchObject({ code: 'TOKEN_INVALID' });
+    const other = await authenticate(kbs.address);
+    kbs.attestation.evaluate = async (request) => ({
+      ...(await evaluate(request)),
+      token: await signPayload(kbs.attestation.signer, earPayload({ ...guest.teePubKey })),
+    });
+    expect((await attest(kbs.address, other)).json()).toMatchObject({ code: 'TOKEN_INVALID' });
   });
 });

@@ -17,14 +17,19 @@ import type { VerifiedToken } from './token-verifier.ts';
 /** A write that comes between decision and release makes the decision anew; an endless stream of writes ends it. */
 const mostTries = 4;
 
+type PresentedToken = VerifiedToken & { readonly correlationId: string };
+
 /** The token of a request: of its attested session, or else the bearer. Upstream's order. */
-async function presentedToken(parts: Parts, exchange: Exchange): Promise<VerifiedToken> {
+async function presentedToken(parts: Parts, exchange: Exchange): Promise<PresentedToken> {
   const { cookie, authorization } = exchange.headers;
   const found = cookie === undefined ? undefined : await findSession(parts.storage, sessionIdOf(cookie));
   const token = found?.session.token ?? /^Bearer (.+)$/.exec(authorization ?? '')?.[1];
   if (token === undefined) throw new Refusal('TOKEN_MISSING', refusalTexts.tokenMissing);
   try {
-    return await parts.tokens.verify(token);
+    const verified = await parts.tokens.verify(token);
+    // Tokens of an attestation service that is not ours name no session.
+    const correlationId = verified.correlationId ?? found?.session.correlationId ?? verified.hash;
+    return { ...verified, correlationId };
   } catch (thrown) {
     throw asRefusal(thrown, refusalTexts.token, found?.session.correlationId);
   }
@@ -73,9 +78,9 @@ function refusalTextOf(judged: Judgement): RefusalText {
 }
 
 /** The decision for the record, and what goes out if it holds. */
-async function prepare(parts: Parts, exchange: Exchange, token: VerifiedToken, path: string, judged: Judgement) {
+async function prepare(parts: Parts, exchange: Exchange, token: PresentedToken, path: string, judged: Judgement) {
   const { resource, verdict, policyId, policy } = judged;
-  const correlationId = token.correlationId ?? token.hash;
+  const { correlationId } = token;
   let body: string | undefined;
   let refusal: Refusal | undefined;
   if (verdict.code !== 'OK') refusal = new Refusal(verdict.code, refusalTextOf(judged), { correlationId });
@@ -108,7 +113,7 @@ async function prepare(parts: Parts, exchange: Exchange, token: VerifiedToken, p
  */
 export async function handleGetResource(parts: Parts, exchange: Exchange): Promise<Answer> {
   const token = await presentedToken(parts, exchange);
-  const correlationId = token.correlationId ?? token.hash;
+  const { correlationId } = token;
   try {
     const path = resourcePathOf(exchange.segments.slice(1));
     for (let tries = 0; tries < mostTries; tries += 1) {

@@ -22,7 +22,7 @@ const mostHeaders = 96;
 
 /** Answers of the server itself, before any handler: no body, connection closed where the client is at fault. */
 function endEmpty(response: ServerResponse, status: number, headers: Record<string, string> = {}): void {
-  response.writeHead(status, { 'content-length': '0', ...headers }).end();
+  response.writeHead(status, { 'content-length': '0', 'x-correlation-id': randomUUID(), ...headers }).end();
 }
 
 /** Writes an answer. A request whose body was not read to its end cannot be followed by another on the connection. */
@@ -109,6 +109,7 @@ function listenerOf(parts: Parts, limiter: RateLimiter, others: RequestListener)
     }
     // The application sees the path only, also where the target was in absolute form.
     request.url = query === '' ? path : `${path}?${query}`;
+    response.setHeader('x-correlation-id', randomUUID());
     others(request, response);
   };
 }

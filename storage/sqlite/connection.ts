@@ -27,11 +27,13 @@ export interface ConnectionOptions {
   readonly maximumBytes?: number;
 }
 
-/** Opens one connection: WAL, every commit synced, waits for other writers. */
+/** Opens one connection: WAL, every commit synced, deleted content overwritten, waits for other writers. */
 export function connect(options: ConnectionOptions): DatabaseSync {
   const database = new DatabaseSync(options.path, { timeout: options.busyTimeoutMs, allowExtension: false });
   try {
-    database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;');
+    database.exec(
+      'PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA secure_delete = ON;',
+    );
     if (options.maximumBytes !== undefined) {
       const pageSize = Number(database.prepare('PRAGMA page_size').get()?.['page_size'] ?? 4096);
       database.exec(`PRAGMA max_page_count = ${Math.max(1, Math.floor(options.maximumBytes / pageSize))}`);
