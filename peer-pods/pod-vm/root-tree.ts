@@ -28,7 +28,6 @@ const links: Readonly<Record<string, string>> = {
   lib64: 'usr/lib64',
   'var/run': '../run',
   'var/tmp': '../tmp',
-  'etc/resolv.conf': '../run/resolv.conf',
 };
 
 export const releaseText = 'ID=sealpod\nNAME="sealpod pod VM"\nVARIANT_ID=released\n';
@@ -40,6 +39,8 @@ const textFiles: Readonly<Record<string, string>> = {
   'etc/hosts': '127.0.0.1 localhost\n::1 localhost\n',
   'etc/passwd': 'root:x:0:0:root:/:/nonexistent\n',
   'etc/group': 'root:x:0:\n',
+  // Empty: the guest agent mounts the pod's over it.
+  'etc/resolv.conf': '',
 };
 
 export interface RootTreeInput {
