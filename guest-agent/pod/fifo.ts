@@ -56,7 +56,7 @@ export async function makePipes(folder: string): Promise<StreamPipes | undefined
 
 async function makeFifos(paths: readonly string[]): Promise<boolean> {
   try {
-    await run('mkfifo', ['-m', '0600', ...paths]);
+    await run('mkfifo', ['-m', '0600', ...paths], { env: { PATH: '/usr/bin:/bin' } });
     return true;
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return false;

@@ -57,12 +57,12 @@ async function startPiped(start: ProcessStart): Promise<GuestProcess> {
     child.once('error', reject);
     child.once('exit', (code, signal) => resolve(code ?? signalExitBase + (signal ? constants.signals[signal] : 0)));
   });
-  await Promise.race([once(child, 'spawn'), exited]);
   // The reader went away (EPIPE): the process closed its input or ended; `write` reports it.
   stdin.on('error', () => stdin.destroy());
   const [stdout, stderr] = [new OutputBuffer(), new OutputBuffer()];
   stdout.attach(sources[0]);
   stderr.attach(sources[1]);
+  await Promise.race([once(child, 'spawn'), exited]);
   return {
     stdout,
     stderr,

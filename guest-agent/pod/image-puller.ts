@@ -18,4 +18,7 @@ export interface ImagePuller {
     bundleDirectory: string,
     signal?: AbortSignal,
   ): Promise<{ manifestDigest: string; rootfs: string; config: ImageConfig }>;
+
+  /** Takes off and frees what `pull` made at a folder; nothing where it made nothing. */
+  release(bundleDirectory: string): Promise<void>;
 }

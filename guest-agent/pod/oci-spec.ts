@@ -10,14 +10,16 @@ export interface SpecContext {
   readonly cgroupsPath: string;
   /** Source in the guest of each bind mount of the spec, by the source that the spec has. */
   readonly bindSources: ReadonlyMap<string, string>;
+  /** Deny devices (the guest's TPM, disks and host channel are devices) that the specification does not allow. */
+  readonly deviceRules: boolean;
 }
 
 const runtimeSpecVersion = '1.0.2';
 
 /**
  * The OCI runtime-spec configuration (runtime-spec 1.0.2 config.json) of a container in this guest, from the message of
- * agent.proto. The pod is the machine: network, IPC and UTS are the guest's own, so those namespaces are not made; mount
- * and pid are new for each container. Paths to namespaces, hooks, id mappings and host name never come from the host's spec;
+ * agent.proto. The pod is the machine: network, IPC and UTS are the guest's own, so those namespaces are not made; mount,
+ * pid and cgroup are new for each container. Paths to namespaces, hooks, id mappings and host name never come from the host's spec;
  * sysctls belong to the guest's namespaces and are set by `sysctl.ts`.
  */
 export function runtimeSpec(spec: Spec, context: SpecContext): RuntimeJson {
@@ -68,22 +70,10 @@ function consoleSize(size: Process['ConsoleSize']): RuntimeJson {
   return given ? { height: size.Height, width: size.Width } : { height: 24, width: 80 };
 }
 
-/** runtime-spec `linux.resources`; device rules are left to crun's defaults and the spec's own. */
+/** runtime-spec `linux.resources` without device rules. */
 export function runtimeResources(resources: LinuxResources): RuntimeJson {
   const { Memory: memory, CPU: cpu, Pids: pids } = resources;
   return compact({
-    devices:
-      resources.Devices.length === 0
-        ? undefined
-        : resources.Devices.map((device) =>
-            compact({
-              allow: device.Allow,
-              type: device.Type || undefined,
-              major: deviceNumber(device.Major),
-              minor: deviceNumber(device.Minor),
-              access: device.Access || undefined,
-            }),
-          ),
     memory:
       memory === undefined
         ? undefined
@@ -111,13 +101,37 @@ export function runtimeResources(resources: LinuxResources): RuntimeJson {
 }
 
 function runtimeLinuxDefaults(context: SpecContext): RuntimeJson {
-  return { cgroupsPath: context.cgroupsPath, namespaces: namespaces() };
+  return { cgroupsPath: context.cgroupsPath, namespaces: namespaces(), resources: deviceRules([], context) };
+}
+
+/** Everything is denied first; crun itself then allows the harmless ones (null, zero, random, terminals). */
+function deviceRules(rules: LinuxResources['Devices'], context: SpecContext): RuntimeJson {
+  if (!context.deviceRules) return {};
+  return { devices: [{ allow: false, access: 'rwm' }, ...rules.filter((rule) => !isEverything(rule)).map(deviceRule)] };
+}
+
+/** A rule for every device: the host's way of saying "privileged", which would reach the guest's own devices. */
+function isEverything(rule: LinuxResources['Devices'][number]): boolean {
+  return rule.Major <= 0n;
+}
+
+function deviceRule(device: LinuxResources['Devices'][number]): RuntimeJson {
+  return compact({
+    allow: device.Allow,
+    type: device.Type || undefined,
+    major: Number(device.Major),
+    minor: device.Minor > 0n ? Number(device.Minor) : undefined,
+    access: device.Access || undefined,
+  });
 }
 
 function runtimeLinux(linux: Linux, context: SpecContext): RuntimeJson {
   return compact({
     ...runtimeLinuxDefaults(context),
-    resources: linux.Resources === undefined ? undefined : runtimeResources(linux.Resources),
+    resources: {
+      ...(linux.Resources === undefined ? {} : runtimeResources(linux.Resources)),
+      ...deviceRules(linux.Resources?.Devices ?? [], context),
+    },
     devices:
       linux.Devices.length === 0
         ? undefined
@@ -138,7 +152,7 @@ function runtimeLinux(linux: Linux, context: SpecContext): RuntimeJson {
 }
 
 function namespaces(): RuntimeJson[] {
-  return [{ type: 'mount' }, { type: 'pid' }];
+  return [{ type: 'mount' }, { type: 'pid' }, { type: 'cgroup' }];
 }
 
 function runtimeMount(mount: Mount, context: SpecContext): RuntimeJson {
@@ -188,11 +202,6 @@ function exact(value: bigint): unknown {
 /** In the message, 0 says that a limit is not set. */
 function nonZero(value: bigint): unknown {
   return value === 0n ? undefined : exact(value);
-}
-
-/** In a device rule, 0 and -1 say "any". */
-function deviceNumber(value: bigint): number | undefined {
-  return value > 0n ? Number(value) : undefined;
 }
 
 function compact(json: RuntimeJson): RuntimeJson {

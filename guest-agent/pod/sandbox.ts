@@ -31,6 +31,8 @@ export interface SandboxDependencies {
   readonly run: RunCommand;
   readonly paths: PodPaths;
   readonly unsealer: SecretUnsealer | undefined;
+  /** Keeps containers from devices that their specification does not name. */
+  readonly deviceRules: boolean;
 }
 
 /** Folders below the root that are no container's. */
@@ -279,7 +281,8 @@ export class Sandbox {
     await applySysctls(paths.sysctl, spec.Linux?.Sysctl ?? {});
     const process = await this.#withFiles(async () => {
       const bindSources = await resolveBindSources(paths.root, spec.Mounts);
-      const json = runtimeSpec(spec, { rootfs, cgroupsPath: `/${paths.cgroupParent}/${id}/container`, bindSources });
+      const cgroupsPath = `/${paths.cgroupParent}/${id}/container`;
+      const json = runtimeSpec(spec, { rootfs, cgroupsPath, bindSources, deviceRules: this.#with.deviceRules });
       return crun.run(id, bundle, json, spec.Process === undefined ? undefined : terminalSize(spec.Process));
     });
     this.outOfMemory.watch(id, this.#cgroup(id));
@@ -297,6 +300,7 @@ export class Sandbox {
   }
 
   async #discard(bundle: string, mountPoints: readonly string[]): Promise<void> {
+    await this.#with.images.release(bundle);
     await unmountBelow(bundle, this.#with.run);
     await rm(bundle, { recursive: true, force: true });
     for (const mountPoint of mountPoints) await this.#storages.detach(mountPoint);
@@ -304,8 +308,13 @@ export class Sandbox {
 
   async #setResolver(lines: readonly string[]): Promise<void> {
     const file = join(this.#with.paths.root, 'sandbox/resolv.conf');
-    await writeFile(file, `${lines.join('\n')}\n`, { mode: 0o644 });
-    await this.#with.run('mount', ['--bind', file, this.#with.paths.resolvConf]);
+    const text = `${lines.join('\n')}\n`;
+    await writeFile(file, text, { mode: 0o644 });
+    // The image has a link there to a place that can be written; where it has none, its file is covered.
+    await writeFile(this.#with.paths.resolvConf, text, { mode: 0o644 }).catch(async (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EROFS') throw error;
+      await this.#with.run('mount', ['--bind', file, this.#with.paths.resolvConf]);
+    });
   }
 
   /** Copies from the host and mounts of copied files take turns: a link must not slip in between check and mount. */

@@ -34,6 +34,8 @@ export interface PodServiceOptions {
   readonly paths?: PodPaths;
   readonly crun?: Omit<CrunOptions, 'state'>;
   readonly run?: RunCommand;
+  /** Keeps containers from devices that their specification does not name; default true. Needs cgroup v2. */
+  readonly deviceRules?: boolean;
   /** Hears of each request that the policy refuses, with what the policy printed. */
   readonly onDenied?: (denial: { readonly request: string; readonly reason: string }) => void;
 }
@@ -57,7 +59,14 @@ export function createPodService(options: PodServiceOptions): PodService {
   const paths = options.paths ?? guestPaths;
   const run = options.run ?? runCommand;
   const crun = new Crun({ ...options.crun, state: paths.crunState });
-  const sandbox = new Sandbox({ images: options.images, crun, run, paths, unsealer: options.dataHub });
+  const sandbox = new Sandbox({
+    images: options.images,
+    crun,
+    run,
+    paths,
+    unsealer: options.dataHub,
+    deviceRules: options.deviceRules ?? true,
+  });
   const handlers = implementation(options, sandbox, new GuestNetwork(run));
   const guarded: Record<string, unknown> = {};
   for (const method of AgentService.methods) {

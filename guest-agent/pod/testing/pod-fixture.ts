@@ -70,6 +70,9 @@ export const busyboxImages: ImagePuller = {
     writeFileSync(join(rootfs, 'etc/image'), imageRef);
     return { manifestDigest: 'sha256:'.padEnd(71, '0'), rootfs, config: {} };
   },
+  async release(bundleDirectory) {
+    rmSync(join(bundleDirectory, 'rootfs'), { recursive: true, force: true });
+  },
 };
 
 export interface PodFixture {
@@ -121,6 +124,8 @@ export async function startPod(
     version: '0.1.0-test',
     paths,
     crun: { command: crunCommand(base) },
+    // Device rules are programs of the kernel's cgroup v2, which a machine with v1 does not run.
+    deviceRules: cgroupMount === '/sys/fs/cgroup',
     onDenied: (denial) => denied.push(denial),
     ...options,
   });
