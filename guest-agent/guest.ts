@@ -194,6 +194,7 @@ function tellReason(thrown: unknown): never {
 
 function imagePuller(images: ImageStore): ImagePuller {
   return {
+    release: (bundle) => images.release(bundle),
     pull: async (reference, bundle, signal) => {
       const { manifestDigest, rootfs, config } = await images.pull(reference, bundle, signal);
       return {
