@@ -380,6 +380,24 @@ describe('adaptor, when things fail', () => {
 });
 
 describe('the program', () => {
+  it('--remove-all ends every VM that an earlier one left, and exits', async () => {
+    const first = await adaptor();
+    await first.hypervisor.createVM({ id, annotations });
+    await first.hypervisor.startVM({ id });
+    const config = join(folder, 'config.json');
+    // Not beside one that runs.
+    expect(await run(['--config', config, '--remove-all'])).toMatchObject({
+      code: 1,
+      text: expect.stringContaining('another adaptor'),
+    });
+    expect(machines()).toHaveLength(1);
+    first.process.kill('SIGKILL');
+    await first.exited;
+    expect(await run(['--config', config, '--remove-all'])).toMatchObject({ code: 0 });
+    expectNothingLeft();
+    expect(existsSync(join(folder, 'state/lock'))).toBe(false);
+  });
+
   const run = (args: string[]) => {
     const child = spawn(process.execPath, [join(import.meta.dirname, 'main.ts'), ...args], {
       stdio: ['ignore', 'ignore', 'pipe'],

@@ -1,7 +1,8 @@
 /**
  * The adaptor: `node peer-pods/adaptor/main.ts --config FILE`.
  *
- * With `--remove-all` it ends every VM it finds and exits. Logs JSON lines to standard error. SIGTERM and SIGINT end it, and the VMs keep running for the next one.
+ * Logs JSON lines to standard error. SIGTERM and SIGINT end it, and the VMs keep running for the next one. With
+ * `--remove-all` it ends every VM that an earlier one left, and exits.
  * Exit codes: 0 ended as asked, 1 failed, 2 wrong usage or configuration.
  *
  * @module
