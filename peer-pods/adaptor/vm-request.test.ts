@@ -22,6 +22,11 @@ describe('a CreateVM request', () => {
     });
   });
 
+  it('hands on the image that the pod asks for, and nothing where it asks for none', () => {
+    expect(parse({ [`${prefix}image`]: 'altered' }).image).toBe('altered');
+    expect(parse({ [`${prefix}image`]: '' }).image).toBeUndefined();
+  });
+
   it("names the instance after the pod, by containerd's and CRI-O's annotations", () => {
     expect(parse({ 'io.kubernetes.cri.sandbox-name': 'Web.App_1' }).name).toBe('podvm-web-app-1-abcdefgh');
     expect(parse({ 'io.kubernetes.cri-o.SandboxName': 'k8s_web_default_uid_0' }).name).toBe('podvm-web-abcdefgh');
