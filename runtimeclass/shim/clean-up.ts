@@ -17,7 +17,7 @@ function isShim(pid: number, socketPath: string): boolean {
 }
 
 async function stopMachine(socketPath: string, state: PodState): Promise<void> {
-  await new PodMachine(state.id, state.hypervisorSocket).stop(stopMs);
+  await new PodMachine(state.id, state.hypervisorSocket, true).stop(stopMs);
   removeState(socketPath);
   rmSync(socketPath, { force: true });
 }

@@ -17,7 +17,7 @@ for (const binary of containerdBinaries) {
   describe.skipIf(missing !== '')(`the shim on ${binary.name}${missing}`, () => {
     let node: TestNode;
     let image: string;
-    const before = shimFiles();
+    const pods: string[] = [];
 
     beforeAll(async () => {
       node = await startNode(binary);
@@ -26,7 +26,7 @@ for (const binary of containerdBinaries) {
     });
     afterAll(async () => {
       await node.stop();
-      expect(shimFiles()).toEqual(before);
+      expect(shimFiles(node.containerd.socket, pods)).toEqual([]);
       expect(shimProcesses(node.shimPath)).toEqual([]);
     });
 
@@ -41,6 +41,7 @@ for (const binary of containerdBinaries) {
       const { runtime } = node.containerd.cri;
       const config = node.containerd.pod(name, annotations);
       const { podSandboxId } = await runtime.runPodSandbox({ config });
+      pods.push(podSandboxId);
       return {
         podSandboxId,
         start: async (
@@ -308,7 +309,7 @@ for (const binary of containerdBinaries) {
       await expect.poll(() => exitCode(containerId), eventually).not.toBe(undefined);
       expect(await exitCode(containerId)).not.toBe(0);
       await pod.remove();
-      expect(shimFiles()).toEqual(before);
+      expect(shimFiles(node.containerd.socket, pods)).toEqual([]);
     });
 
     test('kill -9 of the shim while the adaptor is away: the next pod on the node stops the machine', async () => {

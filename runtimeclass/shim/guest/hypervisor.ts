@@ -30,17 +30,22 @@ async function call<T>(socketPath: string, run: (client: Client<typeof Hyperviso
 export class PodMachine {
   readonly id: string;
   readonly #socketPath: string;
+  /** Whether the adaptor can know of the machine: nothing has to be stopped that was never asked for. */
+  #asked: boolean;
 
-  constructor(id: string, socketPath: string) {
+  /** `asked` for a machine that another process has created. */
+  constructor(id: string, socketPath: string, asked = false) {
     this.id = id;
     this.#socketPath = socketPath;
+    this.#asked = asked;
   }
 
   /** Reserves the machine. Returns the unix socket on which its agent answers once it is started. */
   async create(annotations: Record<string, string>, networkNamespacePath: string, timeoutMs: number): Promise<string> {
-    const { agentSocketPath } = await call(this.#socketPath, (client) =>
-      client.createVM({ id: this.id, annotations, networkNamespacePath }, { timeoutMs }),
-    );
+    const { agentSocketPath } = await call(this.#socketPath, (client) => {
+      this.#asked = true;
+      return client.createVM({ id: this.id, annotations, networkNamespacePath }, { timeoutMs });
+    });
     return agentSocketPath.replace(/^remote:\/\//, '');
   }
 
@@ -51,6 +56,7 @@ export class PodMachine {
 
   /** Stops the machine. One that the adaptor no longer knows is stopped. */
   async stop(timeoutMs: number): Promise<void> {
+    if (!this.#asked) return;
     try {
       await call(this.#socketPath, (client) => client.stopVM({ id: this.id }, { timeoutMs }));
     } catch (thrown) {
