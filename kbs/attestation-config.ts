@@ -32,22 +32,30 @@ export type AttestationServiceConfig =
       readonly type: 'grpc';
       /** `host:port`. */
       readonly address: string;
-      /** PEM of the certificates that the service's one must chain to; without it the connection is in the clear. */
-      readonly certificates?: string;
+      /** PEM texts; without them the connection is in the clear, for loopback addresses. */
+      readonly tls?: {
+        readonly certificates: string;
+        readonly client?: { readonly certificate: string; readonly key: string };
+      };
+      /** The service's shared secret, for its administration and explanations. */
+      readonly adminSecret?: string;
+      /** Where the keys that sign its tokens are: a file that pins them, or its own publication. */
+      readonly keys: { readonly file: string } | { readonly url: string };
+      readonly timeoutMs: number;
     };
 
-function readPem(path: string): string {
+function readText(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (cause) {
-    throw new SealpodError('USAGE', 'a certificate file cannot be read', { source: path, cause });
+    throw new SealpodError('USAGE', 'a file that the configuration names cannot be read', { source: path, cause });
   }
 }
 
 /** `{name, simulated, certificatesFile}`, or `certificates` with the PEM text itself. */
 function readRoot(root: ConfigReader): RootConfig {
   const inline = root.optionalText('certificates');
-  const certificates = inline ?? readPem(root.path('certificatesFile'));
+  const certificates = inline ?? readText(root.path('certificatesFile'));
   const config = { name: root.text('name'), certificates, simulated: root.flag('simulated', false) };
   root.end();
   return config;
@@ -77,9 +85,7 @@ export function readAttestationService(service: ConfigReader): AttestationServic
   const type = service.oneOf('type', ['builtin', 'grpc'] as const);
   let config: AttestationServiceConfig;
   if (type === 'grpc') {
-    const address = service.text('address');
-    const file = service.optionalPath('certificatesFile');
-    config = file === undefined ? { type, address } : { type, address, certificates: readPem(file) };
+    config = readGrpc(service);
   } else {
     const tpm = service.optionalObject('tpm');
     const token = readToken(service.optionalObject('token'));
@@ -88,4 +94,24 @@ export function readAttestationService(service: ConfigReader): AttestationServic
   }
   service.end();
   return config;
+}
+
+function readGrpc(service: ConfigReader): AttestationServiceConfig {
+  const address = service.text('address');
+  const certificates = service.optionalPath('certificatesFile');
+  const clientCertificate = service.optionalPath('clientCertificateFile');
+  const secretFile = service.optionalPath('adminSecretFile');
+  const pinned = service.optionalPath('jwksFile');
+  const base = {
+    type: 'grpc',
+    address,
+    keys: pinned === undefined ? { url: service.text('jwksUrl') } : { file: pinned },
+    timeoutMs: service.integer('timeoutMs', { default: 10_000, minimum: 1 }),
+    ...(secretFile === undefined ? {} : { adminSecret: readText(secretFile).trim() }),
+  } as const;
+  if (certificates === undefined) return base;
+  const tls = { certificates: readText(certificates) };
+  if (clientCertificate === undefined) return { ...base, tls };
+  const client = { certificate: readText(clientCertificate), key: readText(service.path('clientKeyFile')) };
+  return { ...base, tls: { ...tls, client } };
 }

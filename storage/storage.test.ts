@@ -3,6 +3,7 @@ import { chmodSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { checkLogChain, jsonOf, openStorage, type Storage, textOf } from './index.ts';
@@ -213,7 +214,7 @@ describe('file', () => {
 
 describe('two processes on one file', () => {
   it('G-13: spend each nonce exactly once', async () => {
-    const program = join(import.meta.dirname, 'testing', 'spender.ts');
+    const program = fileURLToPath(new URL('./testing/spender.ts', import.meta.url));
     const path = join(directory, 'shared.db');
     const spend = () => promisify(execFile)(process.execPath, [program, path, '200'], { timeout: 25_000 });
     const results = await Promise.all([spend(), spend(), spend()]);
