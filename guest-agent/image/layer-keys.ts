@@ -37,7 +37,7 @@ export function createKeyUnwrapper(getResource: GetResource): UnwrapKey {
 /**
  * Private options of one layer: the packets are tried in order until one can be unwrapped.
  *
- * @throws SealpodError IMG_DECRYPT_KEY, its message that of the last attempt
+ * @throws SealpodError as the last attempt: IMG_DECRYPT_KEY where a key is wrong, or why it could not be fetched
  */
 export async function unwrapLayerOptions(
   packets: readonly Uint8Array[],
@@ -54,9 +54,12 @@ export async function unwrapLayerOptions(
   throw decryptionFailure(failures.at(-1), failures);
 }
 
-/** A failure to get or use a layer's key, in the words that operators search for. */
+/**
+ * A failure to get or use a layer's key, in the words that operators search for. It keeps its reason code: that the key
+ * broker is away or refuses is another matter than a wrong key.
+ */
 export function decryptionFailure(error: unknown, all: readonly unknown[] = [error]): SealpodError {
-  const { message, detail } = asSealpodError(error, 'IMG_DECRYPT_KEY');
+  const { code, message, detail } = asSealpodError(error, 'IMG_DECRYPT_KEY');
   const cause = all.length > 1 ? new AggregateError(all) : error;
-  return new SealpodError('IMG_DECRYPT_KEY', `${keyFailure}: ${message}`, { ...detail, cause });
+  return new SealpodError(code, `${keyFailure}: ${message}`, { ...detail, cause });
 }

@@ -70,6 +70,8 @@ interface ArchiveSink {
 
 function unpackArchive(options: LayerUnpackOptions): ArchiveSink {
   const { stream, output } = decompressor(options.compression);
+  // Failures are seen by reading `output`; one that comes after that is of no interest and must not end the process.
+  stream.on('error', () => undefined);
   const unpacker = new LayerUnpacker(
     options.directory,
     options.budget,

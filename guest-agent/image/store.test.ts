@@ -15,6 +15,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { zstdCompressSync } from 'node:zlib';
+import { SealpodError } from '@sealpod/protocol/errors';
 import { type RegistryProcess, registryProcessMissing, startRegistry } from '@sealpod/registry/testing';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { createImageStore, type ImageStoreOptions, type OverlayMounter } from './index.ts';
@@ -217,14 +218,14 @@ describe.skipIf(missing !== undefined)(`image store${missing === undefined ? '' 
     expect(existsSync(bundle())).toBe(false);
   });
 
-  it('says the same where the key cannot be had, with the reason', async () => {
+  it('says the same where the key cannot be had, with the reason and its code', async () => {
     const { name } = await push([await layer(text('secret'), { key })]);
     const getResource = async () => {
-      throw new Error('the broker says no');
+      throw new SealpodError('KBS_UNREACHABLE', 'the broker says nothing');
     };
     await expect(storeOf({ getResource }).pull(name, bundle())).rejects.toMatchObject({
-      code: 'IMG_DECRYPT_KEY',
-      message: expect.stringContaining(`${keyText}: the broker says no`),
+      code: 'KBS_UNREACHABLE',
+      message: expect.stringContaining(`${keyText}: the broker says nothing`),
     });
   });
 
