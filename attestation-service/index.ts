@@ -1,5 +1,6 @@
 export type { AttestationServiceConfig, TokenConfig } from './config.ts';
 export type { RootConfiguration } from './endorsements/enrolled-roots.ts';
+export { connectAttestationService, type GrpcClientOptions } from './grpc/client.ts';
 export { createAttestationService } from './local-service.ts';
 export { builtInPolicies, simulatedTpmPolicy } from './policy/built-in.ts';
 export {
