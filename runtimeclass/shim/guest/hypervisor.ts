@@ -1,6 +1,6 @@
 import { SealpodError } from '@sealpod/protocol/errors';
 import { Hypervisor } from '@sealpod/protocol/gen/kata/hypervisor_pb';
-import { type Client, createClient, TtrpcConnection, TtrpcError } from '@sealpod/protocol/ttrpc';
+import { type Client, createClient, Status, TtrpcConnection, TtrpcError } from '@sealpod/protocol/ttrpc';
 
 const dialMs = 5000;
 
@@ -24,6 +24,12 @@ async function call<T>(socketPath: string, run: (client: Client<typeof Hyperviso
   } finally {
     connection.close();
   }
+}
+
+/** Whether the adaptor does not know the machine: ours then answers with success, others with an error of their own. */
+function noSuchMachine(thrown: unknown): boolean {
+  if (!(thrown instanceof TtrpcError)) return false;
+  return thrown.status === Status.notFound || /sandbox\b.*(not found|does not exist)/i.test(thrown.message);
 }
 
 /** The machine of one pod, driven through the adaptor's `hypervisor.Hypervisor`. */
@@ -60,7 +66,7 @@ export class PodMachine {
     try {
       await call(this.#socketPath, (client) => client.stopVM({ id: this.id }, { timeoutMs }));
     } catch (thrown) {
-      if (thrown instanceof TtrpcError && /unknown|not found|no such/i.test(thrown.message)) return;
+      if (noSuchMachine(thrown)) return;
       throw thrown;
     }
   }

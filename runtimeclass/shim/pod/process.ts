@@ -81,13 +81,18 @@ export class GuestProcess {
     // The machine may have died while the call was answered.
     if (this.exit !== undefined) return;
     this.status = Status.RUNNING;
-    if (this.#size !== undefined) await this.#sendSize(this.#size);
+    if (this.#size !== undefined) {
+      // The process runs: a size that was not taken must not make it one that nobody serves.
+      await this.#sendSize(this.#size).catch((error) => this.#log.info('cannot resize', { ...this.#key, error }));
+    }
     if (this.#closeInputEarly) this.#input?.closeWriter();
     void this.#serve(options.silent ?? false, options.ending);
   }
 
   /** Remembers the size of the terminal; tells the guest at once if the process runs. */
   async resize(row: number, column: number): Promise<void> {
+    // Clients without a terminal send zeros.
+    if (row === 0 || column === 0) return;
     this.#size = { row, column };
     if (this.status === Status.RUNNING) await this.#sendSize(this.#size);
   }
