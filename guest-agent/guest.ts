@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { performance } from 'node:perf_hooks';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { TtrpcServer } from '@sealpod/protocol/ttrpc';
 import { createRegoEngine } from '@sealpod/rego';
@@ -74,6 +75,7 @@ export async function createGuest(options: GuestOptions): Promise<Guest> {
   const warm = engine.check(denyAllPolicy).catch((error: unknown) => error);
   const openTpm = options.openTpm ?? openTpmDevice;
   const measured = await measure(options, openTpm);
+  log('info', 'initdata measured', { elapsed: Math.round(performance.now()) });
   const attester: Attester =
     switches.attester === 'sample'
       ? createSampleAttester()

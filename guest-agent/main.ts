@@ -23,7 +23,10 @@ async function main(): Promise<void> {
   process.on('uncaughtException', fail('unexpected failure'));
   process.on('unhandledRejection', fail('unexpected failure'));
 
+  const elapsed = (): number => Math.round(performance.now());
+  log('info', 'starting', { version, elapsed: elapsed() });
   await prepareSystem();
+  log('info', 'system prepared', { elapsed: elapsed() });
   const switches = parseKernelSwitches(await readFile('/proc/cmdline', 'utf8'));
   const guest = await createGuest({ switches, version, log, readInitdata: () => readInitdataDisk() });
   const port = await openVirtioPort(agentPortName);
@@ -31,7 +34,7 @@ async function main(): Promise<void> {
   log('info', 'serving', {
     version,
     initdata: guest.initdataDigest,
-    uptime: Math.round(performance.now()),
+    elapsed: elapsed(),
   });
   await guest.startServices();
 }
