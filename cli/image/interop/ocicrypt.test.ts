@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
+import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import {
   createLayerDecryptor,
@@ -22,7 +23,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 /** The Go library of skopeo, buildah and containerd's stream processor, built here as a program, is the peer. */
 const peerSource = join(import.meta.dirname, 'ocicrypt-peer');
-const keyProvider = join(import.meta.dirname, 'key-provider.ts');
+const keyProvider = fileURLToPath(new URL('./key-provider.ts', import.meta.url));
 const goProgram = ['/usr/local/go/bin/go', '/usr/bin/go'].find((path) => existsSync(path));
 const keyId = 'kbs:///default/image-key/1';
 const key = randomBytes(32);

@@ -288,6 +288,8 @@ describe.skipIf(needsRoot !== undefined)(`layers${needsRoot === undefined ? '' :
     expect(notices.join('\n')).toMatch(/no setfattr/);
     if (!existsSync('/usr/bin/setfattr')) context.skip('setfattr (Debian package attr) is not installed');
     await unpack(entries, { setfattr: '/usr/bin/setfattr' });
-    expect(execFileSync('getfattr', ['--only-values', '-n', 'user.note', join(rootfs, 'f')]).toString()).toBe('hello');
+    expect(
+      execFileSync('getfattr', ['--absolute-names', '--only-values', '-n', 'user.note', join(rootfs, 'f')]).toString(),
+    ).toBe('hello');
   });
 });
