@@ -2,6 +2,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { NamespaceMode } from '@sealpod/protocol/gen/cri/runtime_v1_pb';
 import { encodeInitdataAnnotation } from '@sealpod/protocol/initdata';
 import { isReasonCode } from '@sealpod/protocol/reason-codes';
 import type { CriClient } from '@sealpod/runtimeclass/cri';
@@ -38,6 +39,8 @@ export interface RunningPod {
   readonly logFile: string;
 }
 
+/** As the kubelet sets it: a network of the pod, processes of the container. */
+const namespaceOptions = { network: NamespaceMode.POD, pid: NamespaceMode.CONTAINER, ipc: NamespaceMode.POD } as const;
 const annotationPrefix = 'io.katacontainers.config.hypervisor';
 
 /** The initdata of a pod: what its guest is told, and may do. */
@@ -91,7 +94,7 @@ export async function runPod(
     dnsConfig: { servers: [state.address] },
     annotations,
     labels: { 'sealpod.pod': request.name },
-    linux: { securityContext: { namespaceOptions: {} } },
+    linux: { securityContext: { namespaceOptions } },
   };
   const { podSandboxId: sandboxId } = await stage('machine boots', () =>
     cri.runtime.runPodSandbox({ config, runtimeHandler: 'sealpod' }),
@@ -107,7 +110,7 @@ export async function runPod(
       command: [...request.args],
       envs: request.environment.map(variable),
       logPath: `${request.name}.log`,
-      linux: {},
+      linux: { securityContext: { namespaceOptions } },
     };
     const { containerId } = await cri.runtime.createContainer({
       podSandboxId: sandboxId,
