@@ -63,9 +63,17 @@ configuration := 2 if {
 	input.tpm.components.initdata in query_reference_value("tpm_initdata")
 }
 
+# Proved by credential activation, or enrolled by the operator.
+tpm_key_trusted if input.tpm.ak_trust == "activated"
+
+tpm_key_trusted if {
+	input.tpm.ak_trust == "enrolled"
+	input.tpm.ak_public in query_reference_value("trusted_aks")
+}
+
 # Measured by component, with an event log in which every event is accounted for.
 tpm_executables if {
-	input.tpm.ak_trust == "activated"
+	tpm_key_trusted
 	input.tpm.components.loader in query_reference_value("tpm_loader")
 	input.tpm.components.kernel in query_reference_value("tpm_kernel")
 	input.tpm.components.command_line in query_reference_value("tpm_command_line")
@@ -76,7 +84,7 @@ tpm_executables if {
 # Upstream's plain evidence: registers only, with an attestation key that the operator enrolled.
 tpm_executables if {
 	input.tpm.ak_trust == "enrolled"
-	input.tpm.ak_public in query_reference_value("trusted_aks")
+	tpm_key_trusted
 	input.tpm.pcr11 in query_reference_value("tpm_pcr11")
 }
 

@@ -71,9 +71,9 @@ describe('structures', () => {
     const registers = fc.uniqueArray(fc.nat({ max: 23 })).map((list) => list.sort((left, right) => left - right));
     const selection = fc.array(fc.record({ hash: uint16, registers }), { maxLength: 4 });
     fc.assert(
-      fc.property(selection, (value) =>
-        expect(parsePcrSelection(new TpmReader(encodePcrSelection(value)))).toEqual(value),
-      ),
+      fc.property(selection, (value) => {
+        expect(parsePcrSelection(new TpmReader(encodePcrSelection(value)))).toEqual(value);
+      }),
     );
     expect(() => encodePcrSelection([{ hash: 11, registers: [24] }])).toThrow(RangeError);
   });

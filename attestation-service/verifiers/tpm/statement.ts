@@ -34,7 +34,7 @@ export interface TpmStatement {
   readonly attestationKey: KeyObject;
   /** SubjectPublicKeyInfo, base64, as sent. */
   readonly attestationKeyText: string;
-  /** Absent in upstream's plain shape. */
+  /** Absent where the guest proves nothing, as in upstream's plain shape. */
   readonly keyProof?: KeyProof;
   readonly attest: AttestStructure;
   /** The bytes that are signed. */
@@ -49,7 +49,7 @@ export interface TpmStatement {
 }
 
 /**
- * Parses evidence. The proof of the key is all of `ak_public_area`, `ek_certificate` and `activated_secret`, or none of them.
+ * Parses evidence. The key is proved by `activated_secret`, which needs `ak_public_area` and `ek_certificate` beside it.
  *
  * @throws SealpodError EV_FORMAT, REQUEST_TOO_LARGE
  */
@@ -76,10 +76,11 @@ function parseKeyProof({
   ekCertificate,
   activatedSecret,
 }: ReturnType<typeof parseTpmEvidence>): KeyProof | undefined {
-  if (akPublicArea === undefined && ekCertificate === undefined && activatedSecret === undefined) return undefined;
-  if (akPublicArea === undefined || ekCertificate === undefined || activatedSecret === undefined) {
+  // Without a secret nothing is proved, whatever else is there: a guest whose broker knows no credential activation.
+  if (activatedSecret === undefined) return undefined;
+  if (akPublicArea === undefined || ekCertificate === undefined) {
     throw new SealpodError('EV_FORMAT', 'incomplete proof of the attestation key', {
-      expected: 'ak_public_area, ek_certificate and activated_secret together',
+      expected: 'ak_public_area and ek_certificate with activated_secret',
     });
   }
   const publicArea = parsePublicArea(akPublicArea);

@@ -280,6 +280,10 @@ describe('refusals', () => {
     expect(statusOf(enrolled)).toBe('contraindicated');
     await service.setReferenceValue('tpm_pcr11', [claimsOf(enrolled)['pcr11'] ?? '']);
     expect((await evaluate(plain, now)).claims.submods['cpu0']?.['ear.trustworthiness-vector'].executables).toBe(3);
+    const { activated_secret: _, ...unproved } = genuine.evidence(now, Buffer.alloc(32));
+    expect(claimsOf(await evaluate(unproved, now))).toMatchObject({ ak_trust: 'enrolled', ek_root: null });
+    const { ek_certificate: __, ...incomplete } = genuine.evidence(now, Buffer.alloc(32));
+    expect(await refused(evaluate(incomplete, now))).toEqual(['EV_FORMAT']);
     await service.setReferenceValue('trusted_aks', [ak_public], { expiresAt: '2020-01-01T00:00:00Z' });
     expect(await refused(evaluate(plain, now))).toEqual(['EV_AK_UNTRUSTED']);
     await forget();
@@ -489,7 +493,14 @@ describe('event log', () => {
       event_log: readFileSync(`${vectors}/event-log.bin`).toString('base64'),
       kernel_command_line: readFileSync(`${vectors}/command-line.txt`, 'utf8'),
     });
-    const { components } = claimsOf(await attest(guest, real)) as { components: JsonObject };
+    const evaluation = await attest(guest, real);
+    const { components } = claimsOf(evaluation) as { components: JsonObject };
+    const predicted = JSON.parse(readFileSync(`${vectors}/reference-values.json`, 'utf8')) as {
+      reference_values: Record<string, string[]>;
+    };
+    for (const [name, value] of Object.entries(components)) {
+      expect(predicted.reference_values[`tpm_${name}`], name).toContain(value);
+    }
     expect(Object.keys(components)).toEqual([
       'command_line',
       'firmware',
