@@ -13,7 +13,7 @@ import { submodStatuses } from './submods.ts';
 
 const bodyLimit = 2 * 1024 * 1024;
 /** Additional devices a guest may present; each costs a verification. */
-const mostDevices = 16;
+const mostDevices = 15;
 
 function isSameText(left: string, right: string): boolean {
   const [a, b] = [Buffer.from(left), Buffer.from(right)];

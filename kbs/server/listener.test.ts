@@ -3,6 +3,9 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { call } from '../testing/client.ts';
 import { startTestKbs, type TestKbs } from '../testing/kbs.ts';
 
+/** The machine may be busy. */
+const patience = { timeout: 20_000 };
+
 let kbs: TestKbs;
 afterEach(() => kbs.remove());
 
@@ -98,20 +101,24 @@ describe('limits', () => {
     const open = [0, 1].map(() => connect(Number(port), '127.0.0.1'));
     await Promise.all(open.map((socket) => new Promise((resolve) => socket.once('connect', resolve))));
     await expect
-      .poll(() =>
-        call(kbs.address, '/healthz').then(
-          () => 'answered',
-          () => 'closed',
-        ),
+      .poll(
+        () =>
+          call(kbs.address, '/healthz').then(
+            () => 'answered',
+            () => 'closed',
+          ),
+        patience,
       )
       .toBe('closed');
     for (const socket of open) socket.destroy();
     await expect
-      .poll(() =>
-        call(kbs.address, '/healthz').then(
-          ({ status }) => status,
-          () => 0,
-        ),
+      .poll(
+        () =>
+          call(kbs.address, '/healthz').then(
+            ({ status }) => status,
+            () => 0,
+          ),
+        patience,
       )
       .toBe(200);
   });

@@ -22,7 +22,8 @@ export interface KbsHome {
   readonly directory: string;
   readonly configFile: string;
   readonly token: () => Promise<string>;
-  readonly start: () => Promise<KbsProcess>;
+  /** Starts one, with some members of the configuration replaced. */
+  readonly start: (changes?: object) => Promise<KbsProcess>;
   /** Runs it where it is expected to end by itself. */
   readonly run: (
     ...options: string[]
@@ -49,7 +50,8 @@ export function createKbsHome(changes: object = {}): KbsHome {
   };
   writeFileSync(configFile, JSON.stringify(config));
   const running = new Set<KbsProcess>();
-  const start = async () => {
+  const start = async (others: object = {}) => {
+    writeFileSync(configFile, JSON.stringify({ ...config, ...others }));
     const started = await startProcess(configFile);
     running.add(started);
     return started;
