@@ -43,6 +43,7 @@ import {
   type StoredPolicy,
   type StoredReferenceValue,
 } from '../service.ts';
+import { fetchKeySet } from './key-set.ts';
 import { toWire } from './requests.ts';
 import { correlationIdHeader, type Explanation, explanationOf, reasonCodeOf } from './side-channel.ts';
 
@@ -58,8 +59,8 @@ export interface GrpcClientOptions {
   };
   /** The service's shared secret, for policies, reference values and explanations. */
   readonly adminSecret?: string;
-  /** Where the service publishes its keys. Without it `jwks` answers UNSUPPORTED: the wire has no such call. */
-  readonly jwks?: () => Promise<{ readonly keys: readonly JsonObject[] }>;
+  /** Where the service publishes its keys, e.g. `https://host:port/.well-known/jwks.json`: `attestation.proto` has no such call. */
+  readonly jwksUrl?: string;
   /** Milliseconds for a call; 10 000 by default. */
   readonly timeoutMs?: number;
 }
@@ -74,6 +75,8 @@ export interface GrpcClientOptions {
 export function connectAttestationService(options: GrpcClientOptions): AttestationService {
   return new GrpcAttestationService(options);
 }
+
+const defaultTimeoutMs = 10_000;
 
 interface Reply<Message> {
   readonly message: Message;
@@ -219,7 +222,9 @@ class GrpcAttestationService implements AttestationService {
   }
 
   jwks(): Promise<{ readonly keys: readonly JsonObject[] }> {
-    return this.#options.jwks?.() ?? Promise.reject(unsupported('the key set'));
+    const { jwksUrl, tls, timeoutMs = defaultTimeoutMs } = this.#options;
+    if (jwksUrl === undefined) return Promise.reject(unsupported('the key set'));
+    return fetchKeySet(jwksUrl, { timeoutMs, ...(tls === undefined ? {} : { certificates: tls.certificates }) });
   }
 
   async close(): Promise<void> {
@@ -228,7 +233,7 @@ class GrpcAttestationService implements AttestationService {
   }
 
   #call<Message>(client: Client, method: string, request: unknown, correlationId?: string): Promise<Reply<Message>> {
-    const { adminSecret, timeoutMs = 10_000 } = this.#options;
+    const { adminSecret, timeoutMs = defaultTimeoutMs } = this.#options;
     const metadata = new Metadata();
     if (adminSecret !== undefined) metadata.set('authorization', `Bearer ${adminSecret}`);
     if (correlationId !== undefined) metadata.set(correlationIdHeader, correlationId);

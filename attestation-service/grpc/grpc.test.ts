@@ -8,7 +8,6 @@ import { credentials, makeClientConstructor, type ServiceError } from '@grpc/grp
 import { AttestationService as AttestationServiceDescription } from '@sealpod/protocol/gen/coco/attestation_pb';
 import { Health, HealthCheckResponse_ServingStatus } from '@sealpod/protocol/gen/grpc/health_v1_pb';
 import { toGrpcServiceDefinition } from '@sealpod/protocol/grpc';
-import type { JsonObject } from '@sealpod/protocol/json';
 import { runtimeDataDigest } from '@sealpod/protocol/rcar';
 import { failures } from '@sealpod/protocol/verdict';
 import { createLocalJWKSet, jwtVerify } from 'jose';
@@ -49,11 +48,8 @@ beforeAll(async () => {
     grpc: { address: '127.0.0.1:0', adminSecret: secret },
     keys: { host: '127.0.0.1', port: 0 },
   });
-  const jwks = async () =>
-    (await fetch(`http://127.0.0.1:${running.keysPort}/.well-known/jwks.json`)).json() as Promise<{
-      keys: JsonObject[];
-    }>;
-  administrator = connectAttestationService({ address: `127.0.0.1:${running.port}`, adminSecret: secret, jwks });
+  const jwksUrl = `http://127.0.0.1:${running.keysPort}/.well-known/jwks.json`;
+  administrator = connectAttestationService({ address: `127.0.0.1:${running.port}`, adminSecret: secret, jwksUrl });
   anyone = connectAttestationService({ address: `127.0.0.1:${running.port}` });
 });
 afterAll(async () => {
@@ -225,6 +221,13 @@ describe('the wire itself', () => {
     const nobody = connectAttestationService({ address: '127.0.0.1:1', timeoutMs: 2000 });
     await expect(nobody.challenge({ tee: 'sample' })).rejects.toMatchObject({ code: 'NETWORK' });
     await nobody.close();
+  });
+  it('the key set is NETWORK where it cannot be had', async () => {
+    for (const jwksUrl of ['http://127.0.0.1:1/', `http://127.0.0.1:${running.keysPort}/other`]) {
+      const client = connectAttestationService({ address: `127.0.0.1:${running.port}`, jwksUrl, timeoutMs: 2000 });
+      await expect(client.jwks()).rejects.toMatchObject({ code: 'NETWORK' });
+      await client.close();
+    }
   });
   it('the key server serves two paths and nothing else', async () => {
     const at = (path: string, init?: RequestInit) =>
