@@ -9,7 +9,7 @@ import { writeCalibrationInitrd, writeInitrd } from './initrd.ts';
 import { readKernel } from './kernel.ts';
 import { diskName, type Manifest, type ManifestPart, manifestName, readManifest } from './manifest.ts';
 import { type DebianPackage, extractPackages, fetchPackages } from './packages.ts';
-import { releaseText, writeRootTree } from './root-tree.ts';
+import { writeRootTree } from './root-tree.ts';
 import { commandLine, joinUnifiedKernelImage } from './unified-kernel-image.ts';
 
 export interface BuildOptions {
@@ -84,9 +84,8 @@ async function build(
   progress('writing kernel image');
   const stub = await readFile(join(packagesRoot, stubPath));
   const initrd = await writeInitrd(packagesRoot, kernel);
-  const release = Buffer.from(releaseText);
   const line = commandLine(rootHash, dataBlocks);
-  const uki = joinUnifiedKernelImage(stub, { linux: kernel.image, initrd: initrd.archive, release, commandLine: line });
+  const uki = joinUnifiedKernelImage(stub, { linux: kernel.image, initrd: initrd.archive, commandLine: line });
   await makeEfiFileSystem(files.efi, uki);
   progress('writing disk');
   const disk = join(work, diskName);
@@ -94,7 +93,6 @@ async function build(
   const calibration = joinUnifiedKernelImage(stub, {
     linux: kernel.image,
     initrd: await writeCalibrationInitrd(packagesRoot),
-    release,
     commandLine: 'console=ttyS0 quiet panic=-1 cryptomgr.notests',
   });
   await writeFile(join(work, calibrationName), calibration);

@@ -39,10 +39,13 @@ export async function makeVerityTree(image: string, hashes: string): Promise<Ver
 /** mtools and mkfs.fat write the current time unless told another (1980-01-01 is the first that FAT can hold). */
 const reproducible = { SOURCE_DATE_EPOCH: '315532800', MTOOLS_SKIP_CHECK: '1' };
 
+/** FAT16 begins at 4085 clusters, here of 4096 bytes; in MiB. */
+const smallestFat16 = 17;
+
 /** Makes the FAT file system of the EFI partition, just large enough for one UKI at the removable-media path. */
 export async function makeEfiFileSystem(image: string, uki: Uint8Array): Promise<void> {
   const program = `${image}.program`;
-  const mebibytes = Math.ceil(uki.length / (1 << 20)) + 1;
+  const mebibytes = Math.max(smallestFat16, Math.ceil(uki.length / (1 << 20)) + 1);
   await rm(image, { force: true });
   await writeFile(image, '');
   await truncate(image, mebibytes << 20);

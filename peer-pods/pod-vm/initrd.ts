@@ -1,15 +1,13 @@
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { relative } from 'node:path';
 import { constants, zstdCompressSync } from 'node:zlib';
 import { type CpioEntry, writeCpio } from './cpio.ts';
 import type { Kernel } from './kernel.ts';
-import { libraryClosure } from './libraries.ts';
+import { findProgram, libraryClosure } from './libraries.ts';
 
 /** Names of the partitions, by which the initrd finds them in sysfs. */
 export const rootPartitionName = 'sealpod-root';
 export const verityPartitionName = 'sealpod-verity';
-
-const busyboxPath = 'bin/busybox';
 
 /** Salt of the hash tree: fixed, so that a build gives the same bytes again. */
 export const veritySalt = '7365616c706f642d726f6f742d66696c652d73797374656d2d73616c742d7631';
@@ -91,7 +89,8 @@ export async function writeInitrd(packagesRoot: string, kernel: Kernel): Promise
   }
   const order = kernel.modules.map((module) => `${module.name}\n`).join('');
   entries.push({ path: 'modules/order', kind: 'file', content: Buffer.from(order), mode: 0o644 });
-  return { archive: compress(writeCpio(entries)), taken: [busyboxPath, ...programs.map((file) => file.source)] };
+  const busybox = relative(packagesRoot, await findProgram(packagesRoot, 'bin/busybox'));
+  return { archive: compress(writeCpio(entries)), taken: [busybox, ...programs.map((file) => file.source)] };
 }
 
 /** The initrd of the calibration machine. */
@@ -100,7 +99,7 @@ export async function writeCalibrationInitrd(packagesRoot: string): Promise<Buff
 }
 
 async function base(packagesRoot: string, script: string): Promise<CpioEntry[]> {
-  const busybox = await readFile(join(packagesRoot, busyboxPath));
+  const busybox = await readFile(await findProgram(packagesRoot, 'bin/busybox'));
   return [
     ...['proc', 'sys', 'dev'].map((path): CpioEntry => ({ path, kind: 'directory' })),
     // The kernel opens it for PID 1 before anything is mounted.

@@ -33,7 +33,7 @@ export async function libraryClosure(
     }
   }
   for (const program of programs) {
-    const file = program.startsWith('/') ? program : await present(packagesRoot, program);
+    const file = program.startsWith('/') ? program : await findProgram(packagesRoot, program);
     pending.push({ path: program.startsWith('/') ? join('usr/bin', program.split('/').at(-1) ?? '') : program, file });
   }
   for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
@@ -44,7 +44,7 @@ export async function libraryClosure(
     const needs = elfNeeds(content, path);
     if (needs.interpreter !== undefined) {
       const linker = needs.interpreter.slice(1);
-      pending.push({ path: linker, file: await present(packagesRoot, linker) });
+      pending.push({ path: linker, file: await findProgram(packagesRoot, linker) });
     }
     for (const library of needs.libraries) {
       // The dynamic linker is found by its own path.
@@ -64,8 +64,12 @@ async function firstPresent(packagesRoot: string, library: string): Promise<stri
   throw new SealpodError('PROVIDER_IMAGE', `no package brings the library ${library}`);
 }
 
-/** Since Debian 13 packages hold /usr paths only; before, some files lay in /bin, /sbin and /lib. */
-async function present(packagesRoot: string, path: string): Promise<string> {
+/**
+ * The file of a program in the unpacked packages. Since Debian 13 packages hold /usr paths only; before, some files lay in /bin, /sbin and /lib.
+ *
+ * @throws SealpodError `PROVIDER_IMAGE` where it is in none of the packages.
+ */
+export async function findProgram(packagesRoot: string, path: string): Promise<string> {
   const bare = path.replace(/^usr\//, '');
   const others = bare.startsWith('sbin/') ? [bare.replace('sbin/', 'bin/')] : [bare.replace('bin/', 'sbin/')];
   const linker = bare.startsWith('lib64/') ? [bare.replace('lib64/', 'lib/x86_64-linux-gnu/')] : [];

@@ -75,7 +75,6 @@ export async function measurePodVmImage(options: MeasureOptions): Promise<string
   const disk = join(options.imageDirectory, manifest.disk);
   const { uki, gptEvent } = await readBootPath(disk, manifest);
   const components = measureComponents(uki);
-  const fromImage = predictImageRegisters(uki, gptEvent);
   const firmware = options.firmware ?? (await findFirmware());
   const accelerator = options.accelerator ?? (await findAccelerator());
   const shapes: ShapeMeasurement[] = [];
@@ -89,7 +88,9 @@ export async function measurePodVmImage(options: MeasureOptions): Promise<string
       accelerator,
       cacheDirectory: options.cacheDirectory ?? options.imageDirectory,
     };
-    const fromFirmware = await firmwareMeasurements(await calibrate(calibration), firmware);
+    const events = await calibrate(calibration);
+    const fromImage = predictImageRegisters(uki, gptEvent, sectionNames(events));
+    const fromFirmware = await firmwareMeasurements(events, firmware);
     shapes.push({ ...shape, accelerator, ...combine(fromFirmware, fromImage) });
   }
   const [first] = shapes;
@@ -154,6 +155,14 @@ async function firmwareMeasurements(events: readonly LogEvent[], firmware: strin
   }
   const replayed = replay(events, sha256Algorithm);
   return new Map(firmwareRegisters.map((index) => [index, replayed.get(index) ?? Buffer.alloc(32)]));
+}
+
+/** Names of the sections that the stub measured, in order: each is measured as name and content under one description. */
+function sectionNames(events: readonly LogEvent[]): string[] {
+  const described = events
+    .filter((event) => event.register === 11 && event.type === EventType.EV_IPL)
+    .map((event) => event.data.toString('utf16le').replace(/\0+$/, ''));
+  return [...new Set(described)];
 }
 
 function combine(

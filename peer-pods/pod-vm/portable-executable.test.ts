@@ -115,7 +115,6 @@ describe('unified kernel image', () => {
     const parts = {
       linux: Buffer.from('kernel'),
       initrd: Buffer.from('archive'),
-      release: Buffer.from('ID=test\n'),
       commandLine: 'quiet roothash=00',
     };
     const joined = joinUnifiedKernelImage(stub, parts);

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { authenticodeDigest, readSections } from './portable-executable.ts';
-import { splitUnifiedKernelImage, unifiedSections } from './unified-kernel-image.ts';
+import { splitUnifiedKernelImage } from './unified-kernel-image.ts';
 
 /** SHA-256 bank values of platform configuration registers, by index. */
 export type Registers = ReadonlyMap<number, Buffer>;
@@ -23,9 +23,10 @@ const separator = digest(Buffer.alloc(4));
  * - 4: boot option called, separator, the UKI's Authenticode digest, the kernel's (the stub starts it as a program);
  * - 5: separator, partition table, two exit events of the boot services;
  * - 9: command line as load options (UTF-16, closing NUL), initrd;
- * - 11: name (closing NUL) and content of each section, in the stub's order.
+ * - 11: name (closing NUL) and content of each section that the stub measures, in its order. Releases of the stub differ
+ *   in which those are (later ones measure their own .sbat, too), so `measuredSections` names them.
  */
-export function predictImageRegisters(uki: Buffer, gptEvent: Buffer): Registers {
+export function predictImageRegisters(uki: Buffer, gptEvent: Buffer, measuredSections: readonly string[]): Registers {
   const { linux, initrd, commandLine } = splitUnifiedKernelImage(uki);
   const sections = new Map(readSections(uki).map((section) => [section.name, section.content]));
   const text = (value: string): Buffer => digest(Buffer.from(value, 'latin1'));
@@ -51,7 +52,7 @@ export function predictImageRegisters(uki: Buffer, gptEvent: Buffer): Registers 
     [9, extend(digest(Buffer.from(`${commandLine}\0`, 'utf16le')), digest(initrd))],
     [
       11,
-      extend(...unifiedSections.flatMap((name) => [text(`${name}\0`), digest(sections.get(name) ?? Buffer.alloc(0))])),
+      extend(...measuredSections.flatMap((name) => [text(`${name}\0`), digest(sections.get(name) ?? Buffer.alloc(0))])),
     ],
   ]);
 }

@@ -3,8 +3,6 @@ import { appendSections, dropSections, readSections } from './portable-executabl
 export interface UnifiedKernelImage {
   readonly linux: Buffer;
   readonly initrd: Buffer;
-  /** Content of .osrel. */
-  readonly release: Buffer;
   /** Command line without its closing NUL. */
   readonly commandLine: string;
 }
@@ -22,11 +20,11 @@ export function commandLine(rootHash: string, dataBlocks: number): string {
 
 /**
  * Joins a systemd EFI stub, kernel, initrd and command line to one EFI program (Unified Kernel Image, UAPI group
- * specification 5). No .uname section: whether it is measured differs between releases of the stub.
+ * specification 5). No .osrel section: later releases of the stub hand it to the kernel as one more initrd, so that what
+ * register 9 holds would depend on the release.
  */
 export function joinUnifiedKernelImage(stub: Buffer, parts: UnifiedKernelImage): Buffer {
   return appendSections(stub, [
-    { name: '.osrel', content: parts.release },
     { name: '.cmdline', content: Buffer.from(`${parts.commandLine}\0`) },
     { name: '.linux', content: parts.linux },
     { name: '.initrd', content: parts.initrd },
@@ -34,7 +32,7 @@ export function joinUnifiedKernelImage(stub: Buffer, parts: UnifiedKernelImage):
 }
 
 /** The sections that a UKI adds to its stub, by name. */
-export const unifiedSections = ['.linux', '.osrel', '.cmdline', '.initrd'] as const;
+export const unifiedSections = ['.cmdline', '.linux', '.initrd'] as const;
 
 /** Takes a UKI apart. A section that is missing is an empty buffer. */
 export function splitUnifiedKernelImage(program: Buffer): UnifiedKernelImage {
@@ -43,7 +41,6 @@ export function splitUnifiedKernelImage(program: Buffer): UnifiedKernelImage {
   return {
     linux: content('.linux'),
     initrd: content('.initrd'),
-    release: content('.osrel'),
     commandLine: content('.cmdline').toString('utf8').replace(/\0$/, ''),
   };
 }

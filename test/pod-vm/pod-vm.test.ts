@@ -240,7 +240,8 @@ describe('machine', () => {
 
   it('a machine that cannot start leaves nothing and says why', async () => {
     const damaged = createQemuProvider({
-      imageDirectory: image,
+      imagesDirectory: dirname(image),
+      defaultImage: basename(image),
       tpmAuthority: authority,
       sandboxesDirectory: sandboxes,
       firmware: join(work, 'no-firmware'),
