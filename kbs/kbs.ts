@@ -72,10 +72,13 @@ export async function createKbs(config: KbsConfig, dependencies: KbsDependencies
     const tls = config.insecureHttp ? undefined : await loadTls(config, now());
     const rego = createRegoEngine();
     opened.push(() => rego.close());
-    const attestation =
-      dependencies.attestation ?? (await openAttestationService(config.attestationService, storage, now));
-    if (dependencies.attestation === undefined) opened.push(() => attestation.close());
-    const tokens = new TokenVerifier(() => attestation.jwks(), now);
+    const given = dependencies.attestation;
+    const { service: attestation, keys } =
+      given === undefined
+        ? await openAttestationService(config.attestationService, storage, now)
+        : { service: given, keys: () => given.jwks() };
+    if (given === undefined) opened.push(() => attestation.close());
+    const tokens = new TokenVerifier(keys, now);
     let open = 0;
     const metrics = new KbsMetrics(() => open);
     const parts: Parts = { config, storage, attestation, rego, tokens, authenticator, metrics, log, now };

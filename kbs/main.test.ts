@@ -148,7 +148,7 @@ describe('the program', { timeout: 90_000 }, () => {
 });
 
 describe('an attestation service of its own', { timeout: 90_000 }, () => {
-  it('is used over gRPC, its tokens verified with the keys it publishes', async () => {
+  it('is used over gRPC, its tokens verified with the keys it publishes, or with those a file pins', async () => {
     home = createKbsHome();
     const secretFile = join(home.directory, 'secret');
     const adminSecret = 'a secret of more than sixteen characters';
@@ -160,11 +160,12 @@ describe('an attestation service of its own', { timeout: 90_000 }, () => {
       keys: { host: '127.0.0.1', port: 0 },
     });
     try {
-      const kbs = await home.start({
+      const address = `127.0.0.1:${service.port}`;
+      let kbs = await home.start({
         insecureHttp: true,
         attestationService: {
           type: 'grpc',
-          address: `127.0.0.1:${service.port}`,
+          address,
           adminSecretFile: 'secret',
           jwksUrl: `http://127.0.0.1:${service.keysPort}/.well-known/jwks.json`,
         },
@@ -173,6 +174,21 @@ describe('an attestation service of its own', { timeout: 90_000 }, () => {
       const guest = await authenticate(kbs.address);
       expect((await attest(kbs.address, guest)).status).toBe(200);
       expect(opened(guest, await call(kbs.address, resource, { headers: { cookie: guest.cookie } }))).toBe('secret');
+      const pinned = {
+        insecureHttp: true,
+        attestationService: { type: 'grpc', address, adminSecretFile: 'secret', jwksFile: 'keys.json' },
+      };
+      const published = await call(`http://127.0.0.1:${service.keysPort}`, '/.well-known/jwks.json');
+      for (const [keys, status] of [
+        ['{"keys":[]}', 401],
+        [published.text, 200],
+      ] as const) {
+        await kbs.stop();
+        writeFileSync(join(home.directory, 'keys.json'), keys);
+        kbs = await home.start(pinned);
+        const other = await authenticate(kbs.address);
+        expect((await attest(kbs.address, other)).status).toBe(status);
+      }
       const wrong = await authenticate(kbs.address);
       const refused = await attest(kbs.address, wrong, wrong.attestation({ additional: '{"snp":{}}' }));
       expect(refused.status).toBe(401);
