@@ -43,7 +43,6 @@ import {
   type StoredPolicy,
   type StoredReferenceValue,
 } from '../service.ts';
-import { fetchKeySet } from './key-set.ts';
 import { toWire } from './requests.ts';
 import { correlationIdHeader, type Explanation, explanationOf, reasonCodeOf } from './side-channel.ts';
 
@@ -59,8 +58,8 @@ export interface GrpcClientOptions {
   };
   /** The service's shared secret, for policies, reference values and explanations. */
   readonly adminSecret?: string;
-  /** Where the service publishes its keys, e.g. `https://host:port/.well-known/jwks.json`: `attestation.proto` has no such call. */
-  readonly jwksUrl?: string;
+  /** How to get the service's published keys. Without it `jwks` answers UNSUPPORTED: `attestation.proto` has no such call. */
+  readonly jwks?: () => Promise<{ readonly keys: readonly JsonObject[] }>;
   /** Milliseconds for a call; 10 000 by default. */
   readonly timeoutMs?: number;
 }
@@ -75,8 +74,6 @@ export interface GrpcClientOptions {
 export function connectAttestationService(options: GrpcClientOptions): AttestationService {
   return new GrpcAttestationService(options);
 }
-
-const defaultTimeoutMs = 10_000;
 
 interface Reply<Message> {
   readonly message: Message;
@@ -222,9 +219,7 @@ class GrpcAttestationService implements AttestationService {
   }
 
   jwks(): Promise<{ readonly keys: readonly JsonObject[] }> {
-    const { jwksUrl, tls, timeoutMs = defaultTimeoutMs } = this.#options;
-    if (jwksUrl === undefined) return Promise.reject(unsupported('the key set'));
-    return fetchKeySet(jwksUrl, { timeoutMs, ...(tls === undefined ? {} : { certificates: tls.certificates }) });
+    return this.#options.jwks?.() ?? Promise.reject(unsupported('the key set'));
   }
 
   async close(): Promise<void> {
@@ -233,7 +228,7 @@ class GrpcAttestationService implements AttestationService {
   }
 
   #call<Message>(client: Client, method: string, request: unknown, correlationId?: string): Promise<Reply<Message>> {
-    const { adminSecret, timeoutMs = defaultTimeoutMs } = this.#options;
+    const { adminSecret, timeoutMs = 10_000 } = this.#options;
     const metadata = new Metadata();
     if (adminSecret !== undefined) metadata.set('authorization', `Bearer ${adminSecret}`);
     if (correlationId !== undefined) metadata.set(correlationIdHeader, correlationId);
