@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { type JsonObject, parseJson } from '../json/index.ts';
 import { parseEarClaims, statusOf, teePubKeyOfEar, tierOf } from './index.ts';
 
-const recorded = '/work/shared/vectors/recorded/rcar/cli-affirming.json';
+const recorded = new URL('../../../shared/vectors/recorded/rcar/cli-affirming.json', import.meta.url).pathname;
 
 describe('trust tiers', () => {
   it('has the boundaries of AR4SI', () => {

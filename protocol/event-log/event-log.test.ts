@@ -16,7 +16,7 @@ import {
   utf16Text,
 } from './index.ts';
 
-const folder = '/work/shared/vectors/eventlog';
+const folder = new URL('../../../shared/vectors/eventlog', import.meta.url).pathname;
 const uint32 = (value: number): Buffer => {
   const bytes = Buffer.alloc(4);
   bytes.writeUInt32LE(value);

@@ -15,7 +15,7 @@ import {
   teePubKeyOf,
 } from './index.ts';
 
-const folder = '/work/shared/vectors/recorded/rcar';
+const folder = new URL('../../../shared/vectors/recorded/rcar', import.meta.url).pathname;
 
 interface Recorded {
   readonly keys?: Record<string, { pem: string; jwk?: object }>;

@@ -23,7 +23,7 @@ import {
 } from './index.ts';
 import { SoftwareTpm } from './testing/software-tpm.ts';
 
-const vector = '/work/shared/vectors/tpm/tpm_evidence.json';
+const vector = new URL('../../../shared/vectors/tpm/tpm_evidence.json', import.meta.url).pathname;
 const tpm = new SoftwareTpm();
 
 const bytes = (options?: fc.IntArrayConstraints): fc.Arbitrary<Buffer> =>
