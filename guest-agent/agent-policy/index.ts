@@ -1,1 +1,1 @@
-export { AgentPolicy, type AgentPolicyOptions, denyAllPolicy, type PolicyDecision } from './agent-policy.ts';
+export { AgentPolicy, denyAllPolicy } from './agent-policy.ts';

@@ -16,7 +16,3 @@ export function alreadyExists(message: string): TtrpcError {
 export function failedPrecondition(message: string): TtrpcError {
   return new TtrpcError(Status.failedPrecondition, message);
 }
-
-export function internal(message: string): TtrpcError {
-  return new TtrpcError(Status.internal, message);
-}
