@@ -1,3 +1,4 @@
+import type { Decision } from '@sealpod/kbs/audit';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Verdict } from '@sealpod/protocol/verdict';
 import { failures } from '@sealpod/protocol/verdict';
@@ -5,29 +6,18 @@ import type { Command } from 'commander';
 import type { KbsClient } from '../kbs-client/client.ts';
 import { globalOptions, kbsClientFor } from './context.ts';
 
-/** One recorded decision, as the key broker keeps it. */
-export interface Decision {
-  readonly time: string;
-  readonly event: string;
-  readonly outcome: string;
-  readonly code: string;
-  readonly correlationId: string;
-  readonly subject?: unknown;
-  readonly resource?: { readonly path: string; readonly version?: number };
-  readonly policy?: { readonly id: string; readonly sha256: string };
-  readonly evidenceDigest?: string;
-  readonly verdict?: Verdict;
-}
-
 /** The decisions of one correlation id, oldest first. */
 export async function decisionsOf(client: KbsClient, correlationId: string): Promise<readonly Decision[]> {
-  return (await client.get(`/admin/v1/decisions/${encodeURIComponent(correlationId)}`)) as readonly Decision[];
+  return readDecisions(await client.get(`/admin/v1/decisions/${encodeURIComponent(correlationId)}`));
+}
+
+function readDecisions(answer: unknown): readonly Decision[] {
+  return (answer as { readonly decisions: readonly Decision[] }).decisions;
 }
 
 async function lastCorrelationId(client: KbsClient): Promise<string> {
-  const recent = (await client.get('/admin/v1/decisions?limit=200')) as readonly Decision[];
-  const newestFirst = [...recent].sort((one, other) => other.time.localeCompare(one.time));
-  const guest = newestFirst.find((decision) => !decision.event.startsWith('admin'));
+  const newestFirst = readDecisions(await client.get('/admin/v1/decisions?limit=1000'));
+  const guest = newestFirst.find((decision) => decision.subject.administrator === undefined);
   if (guest === undefined) throw new SealpodError('NOT_FOUND', 'no guest has asked for anything yet');
   return guest.correlationId;
 }
@@ -36,12 +26,13 @@ async function lastCorrelationId(client: KbsClient): Promise<string> {
 export function tellDecisions(decisions: readonly Decision[], all: boolean): string {
   const lines: string[] = [];
   for (const decision of decisions) {
-    const about = decision.resource === undefined ? '' : ` ${decision.resource.path}`;
-    lines.push(
-      `${decision.time}  ${decision.event}${about}: ${decision.outcome} ${decision.code === 'OK' ? '' : decision.code}`.trimEnd(),
-    );
+    const about = decision.resource?.path ?? decision.target ?? '';
+    const what = [decision.kind, decision.action, about].filter(Boolean).join(' ');
+    lines.push(`${decision.time}  ${what}: ${decision.outcome}`);
+    const submods = Object.entries(decision.subject.submods ?? {}).map(([name, status]) => `${name} ${status}`);
+    if (submods.length > 0) lines.push(`  guest is ${submods.join(', ')}`);
     if (decision.policy !== undefined)
-      lines.push(`  policy ${decision.policy.id} (sha256 ${decision.policy.sha256.slice(0, 16)})`);
+      lines.push(`  policy ${decision.policy.id} (sha256 ${decision.policy.sha256.slice(0, 16)}…)`);
     if (decision.verdict === undefined) continue;
     for (const verdict of all ? leaves(decision.verdict) : failures(decision.verdict))
       lines.push(...tellVerdict(verdict));

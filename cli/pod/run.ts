@@ -100,12 +100,10 @@ export async function runPod(
     cri.runtime.runPodSandbox({ config, runtimeHandler: 'sealpod' }),
   ).catch(refuse);
   try {
-    await stage('image manifest', () =>
-      cri.images.pullImage({ image: { image: request.image }, sandboxConfig: config }),
-    );
+    await stage('image manifest', () => pullSoleReference(cri, request.image, config));
     const containerConfig = {
       metadata: { name: request.name, attempt: 0 },
-      image: { image: request.image },
+      image: { image: request.image, userSpecifiedImage: request.image },
       // Replaces entry point and arguments of the image: the agent policy pins the whole command.
       command: [...request.args],
       envs: request.environment.map(variable),
@@ -123,6 +121,24 @@ export async function runPod(
     await removePod(cri, sandboxId);
     return refuse(error);
   }
+}
+
+/**
+ * Pulls an image and sees to it that containerd knows it by this reference alone. Images with one configuration (the
+ * same image encrypted twice, or in plain) share an id, and containerd 1.6 tells the runtime any of their names.
+ */
+async function pullSoleReference(
+  cri: CriClient,
+  reference: string,
+  sandboxConfig: { readonly annotations: Record<string, string> },
+): Promise<void> {
+  const pull = () => cri.images.pullImage({ image: { image: reference }, sandboxConfig });
+  await pull();
+  const { image } = await cri.images.imageStatus({ image: { image: reference } });
+  const names = [...(image?.repoDigests ?? []), ...(image?.repoTags ?? [])];
+  if (image === undefined || names.every((name) => name === reference)) return;
+  await cri.images.removeImage({ image: { image: image.id } });
+  await pull();
 }
 
 /** Stops and removes a pod with its machine. */
