@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { ConfigReader } from './config-reader.ts';
+import type { KeySetSource } from './key-set.ts';
 
 /** A root of endorsement key certificates: PEM text, and whether the TPMs below it are software. */
 export interface RootConfig {
@@ -40,7 +41,7 @@ export type AttestationServiceConfig =
       /** The service's shared secret, for its administration and explanations. */
       readonly adminSecret?: string;
       /** Where the keys that sign its tokens are: a file that pins them, or its own publication. */
-      readonly keys: { readonly file: string } | { readonly url: string };
+      readonly keys: KeySetSource;
       readonly timeoutMs: number;
     };
 

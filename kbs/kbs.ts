@@ -73,12 +73,9 @@ export async function createKbs(config: KbsConfig, dependencies: KbsDependencies
     const rego = createRegoEngine();
     opened.push(() => rego.close());
     const given = dependencies.attestation;
-    const { service: attestation, keys } =
-      given === undefined
-        ? await openAttestationService(config.attestationService, storage, now)
-        : { service: given, keys: () => given.jwks() };
+    const attestation = given ?? (await openAttestationService(config.attestationService, storage, now));
     if (given === undefined) opened.push(() => attestation.close());
-    const tokens = new TokenVerifier(keys, now);
+    const tokens = new TokenVerifier(() => attestation.jwks(), now);
     let open = 0;
     const metrics = new KbsMetrics(() => open);
     const parts: Parts = { config, storage, attestation, rego, tokens, authenticator, metrics, log, now };
