@@ -45,7 +45,7 @@ export function addExecCommand(program: Command): void {
           process.exitCode = await remote.exitCode;
         } finally {
           if (raw) process.stdin.setRawMode(false);
-          process.stdin.unref();
+          process.stdin.destroy();
           cri.close();
         }
       },

@@ -1,9 +1,19 @@
 import { join, resolve } from 'node:path';
+import { SealpodError } from '@sealpod/protocol/errors';
 import type { Command } from 'commander';
 import { buildImage, imagesDirectory, measureImage } from '../development/pod-vm-image.ts';
 import { writeResult } from '../terminal/output.ts';
 import { Progress } from '../terminal/progress.ts';
 import { globalOptions, layoutFor } from './context.ts';
+
+function parseShape(text: string): { readonly vcpus: number; readonly memoryMiB: number } {
+  const [, vcpus, memoryMiB] = /^([1-9]\d{0,2})x([1-9]\d{2,6})$/.exec(text) ?? [];
+  if (vcpus !== undefined && memoryMiB !== undefined) return { vcpus: Number(vcpus), memoryMiB: Number(memoryMiB) };
+  throw new SealpodError('USAGE', 'not a shape of machine', {
+    expected: 'processors and MiB, e.g. 2x2048',
+    actual: text,
+  });
+}
 
 /** `sealpod podvm build|measure`. */
 export function addPodVmCommands(program: Command): void {
@@ -30,13 +40,14 @@ export function addPodVmCommands(program: Command): void {
     .command('measure')
     .description('compute what a machine that boots the image measures, and write reference-values.json beside it')
     .option('--directory <directory>', 'folder of the image (default: the image of the development environment)')
+    .option('--shape <vcpusxMiB...>', 'shapes of machine to accept, e.g. 1x512 2x2048; the firmware measures them')
     .addHelpText(
       'after',
       '\nExample:\n  sealpod podvm measure --directory ./pod-vm && sealpod refvalue put --file ./pod-vm/reference-values.json',
     )
-    .action(async (options: { directory?: string }, command: Command) => {
+    .action(async (options: { directory?: string; shape?: readonly string[] }, command: Command) => {
       const directory = resolve(options.directory ?? join(imagesDirectory(layoutFor(command)), 'default'));
-      const measured = await measureImage(directory);
+      const measured = await measureImage(directory, options.shape?.map(parseShape));
       const rows = Object.entries(measured.referenceValues.reference_values).map(([id, value]) => [
         id,
         JSON.stringify(value),

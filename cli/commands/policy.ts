@@ -9,7 +9,8 @@ interface PolicyDescription {
   readonly kind: PolicyKind;
   readonly id: string;
   readonly sha256: string;
-  readonly updatedAt: string;
+  /** Absent for a text that is built in. */
+  readonly updatedAt?: string;
   readonly policy?: string;
 }
 
@@ -18,7 +19,7 @@ const row = (policy: PolicyDescription): string[] => [
   policy.kind,
   policy.id,
   policy.sha256.slice(0, 16),
-  policy.updatedAt,
+  policy.updatedAt ?? 'built in',
 ];
 
 function kindOf(text: string): PolicyKind {
@@ -69,7 +70,9 @@ export function addPolicyCommands(program: Command): void {
     .description('list the policies')
     .addHelpText('after', '\nExample:\n  sealpod policy list')
     .action(async (_options: unknown, command: Command) => {
-      const policies = (await kbsClientFor(command).get('/admin/v1/policies')) as readonly PolicyDescription[];
+      const { policies } = (await kbsClientFor(command).get('/admin/v1/policies')) as {
+        readonly policies: readonly PolicyDescription[];
+      };
       writeResult(globalOptions(command).output, policies, columns, policies.map(row));
     });
 
@@ -101,14 +104,16 @@ export function addPolicyCommands(program: Command): void {
         policy: readText(options.file),
         input: parseJsonFile(options.input),
         ...(options.data === undefined ? {} : { data: parseJsonFile(options.data) }),
-      })) as Record<string, unknown>;
+      })) as { readonly values: Readonly<Record<string, unknown>>; readonly prints: readonly string[] };
       writeResult(
         globalOptions(command).output,
         result,
-        ['result', 'value'],
-        Object.entries(result).map(([name, value]) => [name, JSON.stringify(value)]),
+        ['rule', 'value'],
+        [...Object.entries(result.values), ...result.prints.map((text) => ['print', text] as const)].map(
+          ([name, value]) => [name, JSON.stringify(value)],
+        ),
       );
-      if (kind === 'resource' && result['allow'] !== true) process.exitCode = 1;
+      if (kind === 'resource' && result.values['data.policy.allow'] !== true) process.exitCode = 1;
     });
 }
 

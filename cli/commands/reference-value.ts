@@ -124,9 +124,9 @@ export function addReferenceValueCommands(program: Command): void {
     .description('list the reference values')
     .addHelpText('after', '\nExample:\n  sealpod refvalue list')
     .action(async (_options: unknown, command: Command) => {
-      const values = (await kbsClientFor(command).get(
-        '/admin/v1/reference-values',
-      )) as readonly ReferenceValueDescription[];
+      const { 'reference-values': values } = (await kbsClientFor(command).get('/admin/v1/reference-values')) as {
+        readonly 'reference-values': readonly ReferenceValueDescription[];
+      };
       writeResult(globalOptions(command).output, values, columns, values.map(row));
     });
 

@@ -1,15 +1,8 @@
+import type { ResourceMetadata } from '@sealpod/kbs/resources';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Command } from 'commander';
 import { writeResult } from '../terminal/output.ts';
 import { globalOptions, kbsClientFor, readBytes } from './context.ts';
-
-interface ResourceDescription {
-  readonly path: string;
-  readonly bytes: number;
-  readonly version: number;
-  readonly policyId: string | null;
-  readonly updatedAt: string;
-}
 
 const namePattern = /^[a-zA-Z0-9_-]+[a-zA-Z0-9_.-]*$/;
 
@@ -27,11 +20,11 @@ export function resourcePath(text: string): string {
 }
 
 const columns = ['path', 'bytes', 'version', 'policy', 'updated'] as const;
-const row = (resource: ResourceDescription): string[] => [
+const row = (resource: ResourceMetadata): string[] => [
   resource.path,
-  String(resource.bytes),
+  String(resource.size),
   String(resource.version),
-  resource.policyId ?? '(default)',
+  resource.policy ?? '(default)',
   resource.updatedAt,
 ];
 
@@ -51,7 +44,7 @@ export function addSecretCommands(program: Command): void {
       const stored = (await kbsClientFor(command).put(
         `/admin/v1/resources/${resourcePath(path)}${query}`,
         readBytes(options.file),
-      )) as ResourceDescription;
+      )) as ResourceMetadata;
       writeResult(globalOptions(command).output, stored, columns, [row(stored)]);
     });
 
@@ -63,7 +56,7 @@ export function addSecretCommands(program: Command): void {
     .action(async (path: string, _options: unknown, command: Command) => {
       const resource = (await kbsClientFor(command).get(
         `/admin/v1/resources/${resourcePath(path)}`,
-      )) as ResourceDescription;
+      )) as ResourceMetadata;
       writeResult(globalOptions(command).output, resource, columns, [row(resource)]);
     });
 
@@ -72,7 +65,9 @@ export function addSecretCommands(program: Command): void {
     .description('list the secrets, without their values')
     .addHelpText('after', '\nExample:\n  sealpod secret list')
     .action(async (_options: unknown, command: Command) => {
-      const resources = (await kbsClientFor(command).get('/admin/v1/resources')) as readonly ResourceDescription[];
+      const { resources } = (await kbsClientFor(command).get('/admin/v1/resources')) as {
+        readonly resources: readonly ResourceMetadata[];
+      };
       writeResult(globalOptions(command).output, resources, columns, resources.map(row));
     });
 
