@@ -168,6 +168,14 @@ describe('machine', () => {
     await expect(ask(first, { ask: 'run', program: '/usr/bin/crun', args: ['--version'] })).resolves.toMatchObject({
       status: 0,
     });
+    // G-21: tables from the host cannot change the kernel.
+    const lockdown = {
+      program: '/usr/bin/node',
+      args: ['-p', 'fs.readFileSync("/sys/kernel/security/lockdown", "utf8")'],
+    };
+    await expect(ask(first, { ask: 'run', ...lockdown })).resolves.toMatchObject({
+      output: expect.stringContaining('[confidentiality]'),
+    });
     await expect(ask(first, { ask: 'run', program: '/bin/sh', args: [] })).resolves.toMatchObject({ error: 'ENOENT' });
 
     expect(statSync(`/proc/${first.id}`).uid).toBe(defaultOwner.uid);

@@ -8,7 +8,7 @@ import type { Owner } from '../../pod-vm/tpm-authority.ts';
 import type { ProcessIdentity } from '../provider.ts';
 import { startConfined } from './confinement.ts';
 import { type MachineOptions, machineArguments } from './machine.ts';
-import { waitForQmp } from './qmp.ts';
+import { isMachineRunning } from './qmp.ts';
 
 /** Names in a machine's folder. */
 export const machineFiles = {
@@ -87,7 +87,7 @@ export async function startMachine(options: LaunchOptions): Promise<Launched> {
       ...{ owner, directory, netnsPath: options.netnsPath, kvm: machine.accelerator === 'kvm' },
       ...{ maxFileBytes: maxConsoleBytes, logFile: hypervisorLog, descriptors: opened.map((handle) => handle.fd) },
     });
-    const answers = (): Promise<boolean> => waitForQmp(join(directory, qmpSocket));
+    const answers = (): Promise<boolean> => isMachineRunning(join(directory, qmpSocket));
     await waitUntil(child, answers, () => failed('qemu-system-x86_64', directory, hypervisorLog));
     return { child, identity: identify(child, 'qemu-system-x86_64') };
   } finally {
