@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Decision } from '@sealpod/kbs/audit';
+import type { Verdict } from '@sealpod/protocol/verdict';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { TestEnvironment } from './environment.ts';
 
@@ -8,20 +10,6 @@ import { TestEnvironment } from './environment.ts';
 const environment = new TestEnvironment();
 const message = 'only an attested guest reads this';
 const digestPattern = /^[0-9a-f]{64}$/;
-
-interface Verdict {
-  readonly check: string;
-  readonly code: string;
-  readonly expected?: string;
-  readonly actual?: string;
-  readonly children?: readonly Verdict[];
-}
-interface Decision {
-  readonly event: string;
-  readonly outcome: string;
-  readonly code: string;
-  readonly verdict?: Verdict;
-}
 
 /** Correlation id that an error message points to. */
 function correlationOf(stderr: string): string {
@@ -230,7 +218,9 @@ describe('refusals in the real machine', () => {
     );
     const { stderr, decisions } = await refused('sealed/denied:1', '--name', 'denied');
     expect(stderr).toContain('POLICY_DENY');
-    expect(decisions.find((decision) => decision.code === 'POLICY_DENY')).toMatchObject({ policy: { id: 'nobody' } });
+    expect(decisions.find((decision) => decision.outcome === 'POLICY_DENY')).toMatchObject({
+      policy: { id: 'nobody' },
+    });
     await expectNoPod('denied');
   });
 });
