@@ -72,9 +72,9 @@ export async function extractPackages(
   return origins;
 }
 
-/** Changes whenever `apt-get update` brought other lists. */
+/** Changes whenever `apt-get update` brought other lists, and with this code, which chooses from them. */
 async function listsFingerprint(): Promise<string> {
-  const hash = createHash('sha256').update(JSON.stringify([standalonePackages, kernelPackage, linkedPackages]));
+  const hash = createHash('sha256').update(await readFile(import.meta.filename));
   for (const name of (await readdir(listsDirectory)).sort()) {
     const entry = await stat(join(listsDirectory, name));
     if (entry.isFile() && name !== 'lock') hash.update(`${name} ${entry.size} ${entry.mtimeMs}\n`);
