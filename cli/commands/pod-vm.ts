@@ -46,8 +46,9 @@ export function addPodVmCommands(program: Command): void {
       '\nExample:\n  sealpod podvm measure --directory ./pod-vm && sealpod refvalue put --file ./pod-vm/reference-values.json',
     )
     .action(async (options: { directory?: string; shape?: readonly string[] }, command: Command) => {
-      const directory = resolve(options.directory ?? join(imagesDirectory(layoutFor(command)), 'default'));
-      const measured = await measureImage(directory, options.shape?.map(parseShape));
+      const layout = layoutFor(command);
+      const directory = resolve(options.directory ?? join(imagesDirectory(layout), 'default'));
+      const measured = await measureImage(directory, layout.cache, options.shape?.map(parseShape));
       const rows = Object.entries(measured.referenceValues.reference_values).map(([id, value]) => [
         id,
         JSON.stringify(value),

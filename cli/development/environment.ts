@@ -110,7 +110,7 @@ async function prepareImages(layout: Layout, progress: Progress): Promise<Measur
     () => buildImage(directory, layout.cache, () => undefined),
     (image) => image.slice(0, 19),
   );
-  const measured = await progress.step('measurements', () => measureImage(directory));
+  const measured = await progress.step('measurements', () => measureImage(directory, layout.cache));
   await progress.step('altered copy of the image', () =>
     alterImage(directory, join(imagesDirectory(layout), 'altered')),
   );

@@ -45,9 +45,14 @@ export async function buildImage(directory: string, cache: string, progress: (st
 /** Predicts and records what a machine that boots the image measures; writes `reference-values.json` beside it. */
 export async function measureImage(
   directory: string,
+  cache: string,
   shapes?: readonly { readonly vcpus: number; readonly memoryMiB: number }[],
 ): Promise<MeasuredImage> {
-  const file = await measurePodVmImage({ imageDirectory: directory, ...(shapes === undefined ? {} : { shapes }) });
+  const file = await measurePodVmImage({
+    imageDirectory: directory,
+    cacheDirectory: join(cache, 'calibrations'),
+    ...(shapes === undefined ? {} : { shapes }),
+  });
   const referenceValues = JSON.parse(readFileSync(file, 'utf8')) as ReferenceValuesFile;
   return { directory, image: referenceValues.image, referenceValues };
 }

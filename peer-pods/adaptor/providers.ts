@@ -39,7 +39,7 @@ export async function loadProvider(
  * `accelerator` (`kvm` or `tcg`) and `firmware` are found where they are not given; `owner` `{uid, gid}` is the
  * unprivileged user of the machines.
  */
-async function createQemu(options: unknown, { podsDirectory }: ProviderContext): Promise<Provider> {
+async function createQemu(options: unknown, { podsDirectory, log }: ProviderContext): Promise<Provider> {
   const given = options as Record<string, unknown>;
   const known = ['imagesDirectory', 'defaultImage', 'tpmAuthorityDirectory', 'accelerator', 'firmware', 'owner'];
   for (const name of Object.keys(given)) {
@@ -57,16 +57,28 @@ async function createQemu(options: unknown, { podsDirectory }: ProviderContext):
   const { createQemuProvider, defaultOwner } = await import('../providers/qemu/index.ts');
   const { createTpmAuthority } = await import('../pod-vm/tpm-authority.ts');
   const owner = given['owner'] === undefined ? defaultOwner : parseOwner(given['owner']);
+  const tpmAuthority = await createTpmAuthority(path('tpmAuthorityDirectory'));
   const provider = createQemuProvider({
     imagesDirectory: path('imagesDirectory'),
     defaultImage: given['defaultImage'] === undefined ? 'default' : imageName(given['defaultImage']),
-    tpmAuthority: await createTpmAuthority(path('tpmAuthorityDirectory')),
+    tpmAuthority,
     sandboxesDirectory: podsDirectory,
     owner,
     ...(given['firmware'] === undefined ? {} : { firmware: path('firmware') }),
     ...(accelerator === undefined ? {} : { accelerator }),
   });
-  return { ...provider, tapOwner: owner.uid };
+  return {
+    ...provider,
+    tapOwner: owner.uid,
+    createInstance: async (request) => {
+      const instance = await provider.createInstance(request);
+      // A TPM takes a second to make; the next pod need not wait for it.
+      void tpmAuthority
+        .prepare()
+        .catch((cause: unknown) => log('warn', 'no TPM could be made in advance', { cause: String(cause) }));
+      return instance;
+    },
+  };
 }
 
 function imageName(value: unknown): string {
