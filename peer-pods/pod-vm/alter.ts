@@ -87,6 +87,7 @@ async function alter(change: Alteration, original: Manifest, files: PartitionFil
       const at = (await readFile(files.root)).indexOf(releaseText);
       if (at < 0) throw new SealpodError('PROVIDER_IMAGE', 'the root file system holds no plain /etc/os-release');
       await overwrite(files.root, at, Buffer.from(alteredReleaseText));
+      await dropSuperblockChecksum(files.root);
       const { rootHash, dataBlocks } = await makeVerityTree(files.root, files.verity);
       const altered = await rewriteUki(uki, commandLine(rootHash, dataBlocks), files);
       return { ...altered, manifest: { ...altered.manifest, rootHash } };
@@ -127,6 +128,16 @@ async function takeApart(disk: string, manifest: Manifest, work: string): Promis
     await handle.close();
   }
   return { efi: join(work, 'efi'), root: join(work, 'root'), verity: join(work, 'verity') };
+}
+
+/**
+ * Makes the file system say that its superblock has no checksum (bit 0 of `feature_compat`, 8 bytes into the superblock
+ * at 1024: Linux fs/erofs/erofs_fs.h): the checksum covers the whole first block, where small files may lie too.
+ */
+async function dropSuperblockChecksum(file: string): Promise<void> {
+  const at = 1024 + 8;
+  const features = (await readFile(file)).readUInt8(at);
+  await overwrite(file, at, Buffer.from([features & ~1]));
 }
 
 async function overwrite(file: string, at: number, bytes: Buffer): Promise<void> {

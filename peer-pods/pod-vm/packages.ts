@@ -22,7 +22,17 @@ const standalonePackages = ['systemd-boot-efi', 'busybox-static'] as const;
 const kernelPackage = 'linux-image-cloud-amd64';
 
 /** Packages whose programs are linked against libraries of other packages, which are taken along. */
-const linkedPackages = ['crun', 'dmsetup', 'iproute2', 'libc6', 'libgcc-s1', 'libstdc++6', 'mount', 'tini'] as const;
+const linkedPackages = [
+  'coreutils',
+  'crun',
+  'dmsetup',
+  'iproute2',
+  'libc6',
+  'libgcc-s1',
+  'libstdc++6',
+  'mount',
+  'tini',
+] as const;
 
 const listsDirectory = '/var/lib/apt/lists';
 

@@ -39,6 +39,8 @@ export function run(
 /** A development environment of the test's own, beside any other on the machine. */
 export class TestEnvironment {
   readonly home = mkdtempSync(join(tmpdir(), 'sealpod-e2e-'));
+  /** Sockets and machines of this environment. */
+  readonly runDirectory = layoutOf(this.home).run;
   readonly environment: NodeJS.ProcessEnv = { ...process.env, SEALPOD_HOME: this.home };
 
   /** Runs a `sealpod` verb. */
@@ -70,7 +72,7 @@ export class TestEnvironment {
   /** What of this environment is left on the machine: processes, mounts, bridges, taps, namespaces. Empty where all is gone. */
   residue(): string[] {
     const found: string[] = [];
-    const runDirectory = this.#runDirectory();
+    const { runDirectory } = this;
     for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)) {
       const file = `/proc/${pid}/cmdline`;
       const text = existsSync(file) ? readTolerant(file).replaceAll('\0', ' ') : '';
@@ -84,10 +86,6 @@ export class TestEnvironment {
     for (const line of links.split('\n').filter((text) => text.includes(bridge))) found.push(`link ${line}`);
     if (existsSync(runDirectory)) found.push(`directory ${runDirectory}`);
     return found;
-  }
-
-  #runDirectory(): string {
-    return layoutOf(this.home).run;
   }
 
   async remove(): Promise<void> {

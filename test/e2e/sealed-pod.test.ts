@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Decision } from '@sealpod/kbs/audit';
+import { alterPodVmImage } from '@sealpod/peer-pods/pod-vm';
 import type { Verdict } from '@sealpod/protocol/verdict';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { TestEnvironment } from './environment.ts';
@@ -95,6 +96,35 @@ describe('a sealed pod', () => {
     });
   });
 
+  it('gives a command a terminal, and lets a container open its standard output by name', async () => {
+    const terminal = await environment.sealpod('exec', '-t', 'hello', '--', 'sh', '-c', 'tty; sleep 0.3');
+    expect(terminal.code, terminal.stderr).toBe(0);
+    expect(terminal.stdout).toMatch(/^\/dev\/pts\/\d+/);
+    const byName = await environment.sealpod('exec', 'hello', '--', 'sh', '-c', 'echo named > /dev/stdout');
+    expect(byName).toMatchObject({ code: 0, stdout: 'named\n' });
+  });
+
+  it('G-08: neither arguments of the machine nor files that others can read hold a secret', async () => {
+    const machines = readdirSync('/proc')
+      .filter((name) => /^\d+$/.test(name) && existsSync(`/proc/${name}/cmdline`))
+      .map((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8'))
+      .filter((text) => text.includes(environment.runDirectory));
+    expect(
+      machines.filter((text) => text.startsWith('qemu')).length +
+        machines.filter((text) => text.includes('/qemu')).length,
+    ).toBeGreaterThan(0);
+    const files = readdirSync(environment.runDirectory, { recursive: true, withFileTypes: true }).filter((entry) =>
+      entry.isFile(),
+    );
+    const texts = files.map((entry) => readFileSync(join(entry.parentPath, entry.name), 'latin1'));
+    for (const text of [...machines, ...texts]) {
+      expect(text).not.toContain('PRIVATE KEY');
+      expect(text).not.toContain(message);
+    }
+    expect(statSync(join(environment.home, 'owner-key.pem')).mode & 0o077).toBe(0);
+    expect(statSync(join(environment.home, 'kbs')).mode & 0o077).toBe(0);
+  });
+
   it('gives a workload its secrets by REST on loopback of the pod, released by attestation', async () => {
     const put = await environment.sealpodWithInput(
       'a secret for the workload',
@@ -135,6 +165,28 @@ describe('refusals in the real machine', () => {
     // The guest, and so the host, learns the code and the correlation id only.
     expect(stderr).not.toContain(commandLine?.actual ?? 'missing');
     await expectNoPod('altered');
+  });
+
+  it('changed root file system: the root hash differs, or dm-verity ends the machine', async () => {
+    const images = join(environment.home, 'pod-vm-images');
+    const imageDirectory = join(images, 'default');
+    await alterPodVmImage({ imageDirectory, outputDirectory: join(images, 'other-root'), change: 'root-file-system' });
+    const { decisions } = await refused('sealed/hello:1', '--name', 'other-root', '--pod-vm-image', 'other-root');
+    const checks = failedChecks(decisions).map((verdict) => [verdict.check, verdict.code]);
+    expect(checks).toContainEqual(['root hash', 'RV_MISMATCH']);
+
+    await alterPodVmImage({ imageDirectory, outputDirectory: join(images, 'broken-root'), change: 'root-byte' });
+    const broken = await environment.sealpod(
+      'run',
+      'sealed/hello:1',
+      '--name',
+      'broken-root',
+      '--pod-vm-image',
+      'broken-root',
+    );
+    expect(broken.code).toBe(1);
+    expect(broken.stderr).toContain('AGENT_UNREACHABLE');
+    await expectNoPod('broken-root');
   });
 
   it('changed initdata: a guest that was told something else gets nothing', async () => {
