@@ -57,6 +57,7 @@ export const runNeeds = [
   programNeed('veritysetup', 'cryptsetup-bin', 'computes the dm-verity tree of the root file system'),
   programNeed('mkfs.vfat', 'dosfstools', 'builds the EFI partition'),
   programNeed('mcopy', 'mtools', 'fills the EFI partition'),
+  programNeed('xz', 'xz-utils', 'unpacks modules of the kernel and sections of the firmware'),
   programNeed('busybox', 'busybox-static', 'content of the example image'),
   programNeed('containerd', 'containerd', 'pulls images and drives the runtime'),
   programNeed('runc', 'runc', 'plain containers beside the confidential ones'),
