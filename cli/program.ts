@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { addClusterCommands } from './commands/cluster.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addDownCommand } from './commands/down.ts';
 import { addExecCommand } from './commands/exec.ts';
@@ -36,5 +37,6 @@ export function createProgram(): Command {
   addLogsCommand(program);
   addExecCommand(program);
   addExplainCommand(program);
+  addClusterCommands(program);
   return program;
 }

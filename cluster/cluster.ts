@@ -3,14 +3,14 @@ import { createHash } from 'node:crypto';
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Daemon, isRunning, startDaemon } from '@sealpod/processes';
+import { type Daemon, isRunning, startDaemon, stopDaemon } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { type ClusterAddresses, chooseAddresses } from './addresses.ts';
-import { nodeName, writeConfiguration } from './configuration.ts';
+import { nodeName, registryAddress, trustPlainRegistry, writeConfiguration } from './configuration.ts';
 import { importPlainImages } from './images.ts';
 import { type ClusterLayout, clusterLayout } from './layout.ts';
 import { applyManifests, coreManifests } from './manifests.ts';
-import { createClusterPki, writeKubeconfig } from './pki.ts';
+import { createClusterPki, openClusterPki, writeKubeconfig } from './pki.ts';
 import { type ProgramContext, programSpecifications, readApiServer } from './programs.ts';
 import { removeTraces } from './traces.ts';
 
@@ -20,7 +20,10 @@ export interface ClusterState {
   readonly addresses: ClusterAddresses;
   readonly kubeconfig: string;
   readonly containerdSocket: string;
-  readonly containerdFragments: string;
+  /** containerd's configuration file; it imports `conf.d/*.toml` beside it. */
+  readonly containerdConfiguration: string;
+  /** `host:port` of the cluster's registry: plain HTTP, on the bridge of the pods. */
+  readonly registry: string;
   readonly daemons: readonly Daemon[];
 }
 
@@ -55,7 +58,8 @@ export async function startCluster(directory: string, programs: string, step: St
       addresses,
       kubeconfig: kubeconfigOf('admin'),
       containerdSocket: layout.containerdSocket,
-      containerdFragments: layout.containerdFragments,
+      containerdConfiguration: layout.containerdConfiguration,
+      registry: registryAddress(addresses),
       daemons,
     };
     writeState(layout, state);
@@ -69,7 +73,7 @@ export async function startCluster(directory: string, programs: string, step: St
       daemons.push(await startDaemon(specifications[name]));
       record();
     };
-    await step('containerd and etcd', () => Promise.all([start('containerd'), start('etcd')]));
+    await step('containerd and etcd', () => Promise.all([start('containerd'), start('etcd'), start('registry')]));
     await step('images of the node', () => importPlainImages(layout, programs));
     await step('API server', () => start('kube-apiserver'));
     await step('controllers, scheduler, kubelet, proxy, DNS', async () => {
@@ -126,8 +130,64 @@ export async function stopCluster(directory: string): Promise<void> {
   const layout = clusterLayout(directory);
   const state = readState(layout);
   if (state === undefined) return;
-  await removeTraces(layout, state);
+  await removeTraces(layout, await withContainerd(layout, state));
   rmSync(layout.stateFile, { force: true });
+}
+
+/** containerd again where it died: it knows the pods that still run, and takes them down in order. */
+async function withContainerd(layout: ClusterLayout, state: ClusterState): Promise<ClusterState> {
+  const dead = state.daemons.some((daemon) => daemon.name === 'containerd' && !isRunning(daemon));
+  if (!dead || !existsSync(join(layout.directory, 'containerd'))) return state;
+  try {
+    return await startAgain(layout, state, 'containerd');
+  } catch (error) {
+    process.stderr.write(`containerd does not start any more: ${error instanceof Error ? error.message : error}\n`);
+    return state;
+  }
+}
+
+/** Starts a program of the cluster in the place of one that has ended. */
+async function startAgain(layout: ClusterLayout, state: ClusterState, name: 'containerd'): Promise<ClusterState> {
+  const { addresses, programs } = state;
+  const context = { layout, addresses, pki: openClusterPki(layout.pki), programs };
+  const daemon = await startDaemon(programSpecifications(context)[name]);
+  const daemons = [...state.daemons.filter((other) => other.name !== name), daemon];
+  const next = { ...state, daemons };
+  writeState(layout, next);
+  return next;
+}
+
+/**
+ * Restarts containerd so that it reads its configuration again. Pods keep running: their shims outlive it.
+ *
+ * @throws SealpodError where it does not start with the new configuration
+ */
+export async function restartContainerd(directory: string): Promise<void> {
+  const layout = clusterLayout(directory);
+  const state = requireState(layout);
+  await Promise.all(state.daemons.filter(({ name }) => name === 'containerd').map((daemon) => stopDaemon(daemon)));
+  await startAgain(layout, state, 'containerd');
+}
+
+/** Adds a daemon to those that end with the cluster; one of the same name is taken to be replaced by it. */
+export function recordDaemon(directory: string, daemon: Daemon): void {
+  const layout = clusterLayout(directory);
+  const state = requireState(layout);
+  writeState(layout, { ...state, daemons: [...state.daemons.filter(({ name }) => name !== daemon.name), daemon] });
+}
+
+/** Lets the cluster's containerd pull from a registry that speaks plain HTTP. */
+export function allowPlainRegistry(directory: string, host: string): void {
+  trustPlainRegistry(clusterLayout(directory), host);
+}
+
+function requireState(layout: ClusterLayout): ClusterState {
+  const state = readState(layout);
+  if (state !== undefined) return state;
+  throw new SealpodError('NOT_FOUND', 'no cluster is running', {
+    expected: `a state file ${layout.stateFile}`,
+    fix: 'start one with `sealpod cluster up`',
+  });
 }
 
 /** What runs below `directory`. */

@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ClusterAddresses } from './addresses.ts';
 import type { ClusterLayout } from './layout.ts';
@@ -15,6 +15,8 @@ export function writeConfiguration(
   programs: string,
 ): void {
   mkdirSync(join(layout.directory, 'cni'), { recursive: true });
+  // A runtime of an earlier run is installed anew, or not at all.
+  rmSync(layout.containerdFragments, { recursive: true, force: true });
   mkdirSync(layout.containerdFragments, { recursive: true });
   const write = (name: string, content: string | object): void =>
     writeFileSync(
@@ -23,11 +25,36 @@ export function writeConfiguration(
       { mode: 0o600 },
     );
   write('cni/10-bridge.conflist', networkList(layout, addresses));
-  write('containerd.toml', containerdConfiguration(layout, programs));
+  writeFileSync(layout.containerdConfiguration, containerdConfiguration(layout, programs), { mode: 0o600 });
   write('resolv.conf', `nameserver ${addresses.node}\n`);
   write('kubelet.yaml', kubeletConfiguration(layout, addresses, pki));
   write('proxy.yaml', proxyConfiguration(addresses, pki));
   write('Corefile', corefile(addresses, pki));
+  write('registry.yml', registryConfiguration(layout, addresses));
+  trustPlainRegistry(layout, registryAddress(addresses));
+}
+
+/** `host:port` of the cluster's registry, the same for the host, for runc pods and for virtual machines. */
+export function registryAddress(addresses: ClusterAddresses): string {
+  return `${addresses.node}:${addresses.ports.registry}`;
+}
+
+function registryConfiguration(layout: ClusterLayout, addresses: ClusterAddresses): object {
+  return {
+    version: '0.1',
+    log: { level: 'warn', accesslog: { disabled: true } },
+    storage: { filesystem: { rootdirectory: join(layout.directory, 'registry') }, delete: { enabled: true } },
+    http: { addr: registryAddress(addresses) },
+  };
+}
+
+/** Lets containerd speak plain HTTP to a registry; it need not be restarted. */
+export function trustPlainRegistry(layout: ClusterLayout, host: string): void {
+  mkdirSync(join(layout.registryHosts, host), { recursive: true });
+  writeFileSync(
+    join(layout.registryHosts, host, 'hosts.toml'),
+    `server = "http://${host}"\n[host."http://${host}"]\n  capabilities = ["pull", "resolve"]\n`,
+  );
 }
 
 function networkList(layout: ClusterLayout, addresses: ClusterAddresses): object {
@@ -73,7 +100,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.blockfile", "io.containerd.sna
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = "localhost/pause:1"
 [plugins.'io.containerd.cri.v1.images'.registry]
-  config_path = ${path('registries')}
+  config_path = ${JSON.stringify(layout.registryHosts)}
 [plugins.'io.containerd.grpc.v1.cri']
   stream_server_address = "127.0.0.1"
   stream_server_port = "0"
@@ -156,6 +183,7 @@ function corefile(addresses: ClusterAddresses, pki: ClusterPki): string {
     kubeconfig ${pki.file('admin.conf')} sealpod
     pods verified
   }
+  forward . /etc/resolv.conf
   cache 5
 }
 `;

@@ -6,10 +6,13 @@
  */
 export { buildClusterPrograms } from './build.ts';
 export {
+  allowPlainRegistry,
   type ClusterState,
   type ClusterStatus,
   clusterStatus,
   readClusterState,
+  recordDaemon,
+  restartContainerd,
   startCluster,
   stopCluster,
 } from './cluster.ts';

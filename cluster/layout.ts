@@ -8,8 +8,11 @@ export interface ClusterLayout {
   readonly logs: string;
   readonly stateFile: string;
   readonly containerdSocket: string;
+  readonly containerdConfiguration: string;
   /** Folder whose `*.toml` containerd imports: where a runtime installer puts its fragment. */
   readonly containerdFragments: string;
+  /** Folder of `<host:port>/hosts.toml`: how containerd speaks to registries. */
+  readonly registryHosts: string;
 }
 
 /** The layout below `directory`. */
@@ -21,6 +24,8 @@ export function clusterLayout(directory: string): ClusterLayout {
     logs: join(path, 'logs'),
     stateFile: join(path, 'state.json'),
     containerdSocket: join(path, 'containerd.sock'),
-    containerdFragments: join(path, 'containerd.d'),
+    containerdConfiguration: join(path, 'containerd.toml'),
+    containerdFragments: join(path, 'conf.d'),
+    registryHosts: join(path, 'registries'),
   };
 }

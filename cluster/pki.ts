@@ -23,6 +23,11 @@ export interface ClusterPki {
   file(name: string): string;
 }
 
+/** The certificates that are in `directory`. */
+export function openClusterPki(directory: string): ClusterPki {
+  return { directory, file: (name: string) => join(directory, name) };
+}
+
 /**
  * Makes the cluster's certificate authority, all client and server certificates and the service account key. What is
  * there already is kept where it was made for the same addresses.
@@ -33,7 +38,7 @@ export async function createClusterPki(
   nodeAddress: string,
   serviceAddress: string,
 ): Promise<ClusterPki> {
-  const pki = { directory, file: (name: string) => join(directory, name) };
+  const pki = openClusterPki(directory);
   const marker = pki.file('addresses');
   const addresses = `${node} ${nodeAddress} ${serviceAddress}\n`;
   if (existsSync(marker) && readFileSync(marker, 'utf8') === addresses) return pki;

@@ -25,7 +25,8 @@ type Name =
   | 'kube-scheduler'
   | 'kubelet'
   | 'kube-proxy'
-  | 'coredns';
+  | 'coredns'
+  | 'registry';
 
 /** How each program of the cluster is started, and how it is known to serve. */
 export function programSpecifications(context: ProgramContext): Readonly<Record<Name, DaemonSpecification>> {
@@ -45,7 +46,7 @@ export function programSpecifications(context: ProgramContext): Readonly<Record<
   });
   const started = (): boolean => true;
   return {
-    containerd: make('containerd', ['--config', path('containerd.toml')], () =>
+    containerd: make('containerd', ['--config', layout.containerdConfiguration], () =>
       accepts({ path: layout.containerdSocket }),
     ),
     etcd: make(
@@ -128,7 +129,13 @@ export function programSpecifications(context: ProgramContext): Readonly<Record<
       started,
     ),
     'kube-proxy': make('kube-proxy', [`--config=${path('proxy.yaml')}`], started),
-    coredns: make('coredns', ['-conf', path('Corefile')], started),
+    coredns: make('coredns', ['-conf', path('Corefile')], () => accepts({ host: addresses.node, port: 53 })),
+    registry: {
+      ...make('registry', ['serve', path('registry.yml')], () =>
+        accepts({ host: addresses.node, port: ports.registry }),
+      ),
+      command: 'docker-registry',
+    },
   };
 }
 

@@ -16,10 +16,24 @@ export async function removeTraces(layout: ClusterLayout, state: ClusterState): 
   if (named('containerd').some(isRunning)) removeTasks(layout, state.programs);
   await Promise.all(named('kube-apiserver', 'etcd', 'containerd').map((daemon) => stopDaemon(daemon, 5000)));
   killShims(layout);
+  // What was added to the cluster, and what containerd needed until its end.
+  await Promise.all(state.daemons.filter(isRunning).map((daemon) => stopDaemon(daemon, 5000)));
   unmountBelow(layout.directory);
   removeCgroups();
   removeTables(state);
-  for (const name of ['etcd', 'containerd', 'kubelet', 'ipam', 'pods', 'opt', 'controller-manager', 'scheduler']) {
+  for (const name of [
+    'etcd',
+    'containerd',
+    'kubelet',
+    'ipam',
+    'pods',
+    'opt',
+    'controller-manager',
+    'scheduler',
+    'conf.d',
+    'registry',
+    'registries',
+  ]) {
     rmSync(join(layout.directory, name), { recursive: true, force: true });
   }
   for (const socket of ['', '.ttrpc']) rmSync(`${layout.containerdSocket}${socket}`, { force: true });
@@ -29,7 +43,7 @@ function removeTasks(layout: ClusterLayout, programs: string): void {
   const ctr = (...args: readonly string[]): string =>
     spawnSync(join(programs, 'ctr'), ['-a', layout.containerdSocket, '-n', 'k8s.io', ...args], {
       encoding: 'utf8',
-      timeout: 10_000,
+      timeout: 60_000,
     }).stdout ?? '';
   const list = (kind: string): string[] => ctr(kind, 'ls', '-q').split('\n').filter(Boolean);
   const tasks = list('tasks');
@@ -48,7 +62,7 @@ function killShims(layout: ClusterLayout): void {
       if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH')) continue;
       throw error;
     }
-    const isShim = commandLine[0]?.includes('containerd-shim') ?? false;
+    const isShim = commandLine.some((word) => /(^|\/)(shim\.mjs|containerd-shim[\w-]*)$/.test(word));
     if (isShim && commandLine.includes(layout.containerdSocket)) process.kill(Number(pid), 'SIGKILL');
   }
 }

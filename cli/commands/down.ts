@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { stopEnvironment } from '../development/environment.ts';
 import { Progress } from '../terminal/progress.ts';
+import { endCluster } from './cluster.ts';
 import { layoutFor } from './context.ts';
 
 /** `sealpod down`. */
@@ -12,6 +13,10 @@ export function addDownCommand(program: Command): void {
     )
     .addHelpText('after', '\nExample:\n  sealpod down')
     .action(async (_options: unknown, command: Command) => {
-      await new Progress().step('ending everything', () => stopEnvironment(layoutFor(command)));
+      await new Progress().step('ending everything', async () => {
+        // Its pods run in machines of the environment.
+        await endCluster(layoutFor(command));
+        await stopEnvironment(layoutFor(command));
+      });
     });
 }

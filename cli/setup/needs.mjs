@@ -79,6 +79,16 @@ export const testNeeds = [
   programNeed('umoci', 'umoci', 'a second opinion on unpacked images'),
 ];
 
+/** What `sealpod cluster up` needs besides Go. */
+export const clusterNeeds = [
+  programNeed('go', 'golang-go', 'builds Kubernetes from its modules; 1.26 or newer, which Debian may not have yet'),
+  programNeed('nft', 'nftables', 'the rules of Services and host ports'),
+  programNeed('ip', 'iproute2', 'the bridge of the pods'),
+  programNeed('mount', 'mount', 'volumes of pods'),
+  programNeed('runc', 'runc', 'plain pods'),
+  programNeed('docker-registry', 'docker-registry', 'the registry of the cluster'),
+];
+
 /** The Debian release of this machine, e.g. `12`, or undefined where it is no Debian. */
 export function debianRelease() {
   if (!existsSync('/etc/os-release')) return undefined;
