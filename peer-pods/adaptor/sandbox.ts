@@ -130,7 +130,11 @@ export class Sandbox {
       );
     } catch (thrown) {
       const error = asSealpodError(thrown, 'HYPERVISOR');
-      log.error({ sandbox: this.spec.id, code: error.code, reason: error.message }, 'pod VM did not start');
+      const { expected, actual } = error.detail;
+      log.error(
+        { sandbox: this.spec.id, code: error.code, reason: error.message, expected, actual },
+        'pod VM did not start',
+      );
       // A stop that is under way undoes it; where undoing fails, the next stop tries again.
       if (!this.#stopRequested.signal.aborted) {
         await this.#undo().catch((failure: unknown) => {
