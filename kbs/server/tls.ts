@@ -1,6 +1,6 @@
 // The certificate library registers its algorithms through it and does not load it itself.
 import 'reflect-metadata';
-import { webcrypto, X509Certificate } from 'node:crypto';
+import { createPrivateKey, createPublicKey, webcrypto, X509Certificate } from 'node:crypto';
 import { chmodSync, linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
@@ -29,10 +29,14 @@ const day = 24 * 60 * 60 * 1000;
 /** Guests pin the key, so that the certificate's end would only be an outage. */
 const lifetime = 10 * 365 * day;
 
-/** A self-signed certificate and its key in one PEM text: EC P-256, for exactly these hosts. */
-export async function createSelfSigned(hosts: readonly string[], now: number): Promise<string> {
-  const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
-  const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
+const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
+
+/**
+ * A self-signed certificate and its key in one PEM text: EC P-256, for exactly these hosts. With `existingKey` (PKCS#8
+ * PEM) that key is certified, which guests that pin it go on trusting.
+ */
+export async function createSelfSigned(hosts: readonly string[], now: number, existingKey?: string): Promise<string> {
+  const keys = existingKey === undefined ? await generateKeys() : await importKeys(existingKey);
   const names = hosts.map((host) => ({ type: isIP(host) === 0 ? ('dns' as const) : ('ip' as const), value: host }));
   const certificate = await X509CertificateGenerator.createSelfSigned({
     name: 'CN=sealpod key broker',
@@ -53,6 +57,26 @@ export async function createSelfSigned(hosts: readonly string[], now: number): P
   return `${certificate.toString('pem')}\n${key}\n`;
 }
 
+function generateKeys(): Promise<webcrypto.CryptoKeyPair> {
+  return webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']) as Promise<webcrypto.CryptoKeyPair>;
+}
+
+async function importKeys(pem: string): Promise<webcrypto.CryptoKeyPair> {
+  const publicKey = createPublicKey(pem).export({ type: 'spki', format: 'der' });
+  const privateKey = createPrivateKey(pem).export({ type: 'pkcs8', format: 'der' });
+  return {
+    publicKey: await webcrypto.subtle.importKey('spki', publicKey, algorithm, true, ['verify']),
+    privateKey: await webcrypto.subtle.importKey('pkcs8', privateKey, algorithm, true, ['sign']),
+  };
+}
+
+/** Whether a certificate names each of these hosts. */
+function covers(certificate: X509Certificate, hosts: readonly string[]): boolean {
+  return hosts.every(
+    (host) => (isIP(host) === 0 ? certificate.checkHost(host) : certificate.checkIP(host)) !== undefined,
+  );
+}
+
 function blocksOf(pem: string, label: string): string {
   const pattern = new RegExp(`-----BEGIN ${label}-----[^-]+-----END ${label}-----`, 'g');
   return (pem.match(pattern) ?? []).map((block) => `${block}\n`).join('');
@@ -64,7 +88,10 @@ function replaceFile(path: string, text: string, mode: number): void {
   renameSync(temporary, path);
 }
 
-/** Makes key and certificate once; of two processes that start at once on one directory both use the same. */
+/**
+ * Makes key and certificate once, and the certificate anew where the hosts have changed; of two processes that start at
+ * once on one directory both use the same key.
+ */
 async function ensureSelfSigned(directory: string, hosts: readonly string[], now: number): Promise<TlsMaterial> {
   const tlsDirectory = join(directory, 'tls');
   mkdirSync(tlsDirectory, { recursive: true, mode: 0o700 });
@@ -82,6 +109,11 @@ async function ensureSelfSigned(directory: string, hosts: readonly string[], now
       rmSync(temporary);
     }
     pem = readFileSync(combined, 'utf8');
+  }
+  if (!covers(new X509Certificate(blocksOf(pem, 'CERTIFICATE')), hosts)) {
+    // The machine has other addresses than at the first start.
+    pem = await createSelfSigned(hosts, now, blocksOf(pem, 'PRIVATE KEY'));
+    replaceFile(combined, pem, 0o600);
   }
   chmodSync(combined, 0o600);
   const certificatePath = join(tlsDirectory, 'certificate.pem');
@@ -106,7 +138,6 @@ export async function loadTls(config: KbsConfig, now: number): Promise<TlsMateri
   try {
     const certificate = readFileSync(tls.certificate, 'utf8');
     const privateKey = readFileSync(tls.privateKey, 'utf8');
-    const { createPrivateKey } = await import('node:crypto');
     if (!new X509Certificate(certificate).checkPrivateKey(createPrivateKey(privateKey))) {
       throw new Error('the certificate is not of this private key');
     }
