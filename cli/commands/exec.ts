@@ -27,7 +27,8 @@ export function addExecCommand(program: Command): void {
             containerId: await findContainer(cri, name),
             cmd: [...args],
             tty,
-            stdin: options.stdin === true,
+            // containerd 1.6 ends a terminal's output when its input ends, and a WebSocket without input ends at once.
+          stdin: options.stdin === true || tty,
             stdout: true,
             stderr: !tty,
           });
