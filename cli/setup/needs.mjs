@@ -47,12 +47,6 @@ export const runNeeds = [
   ),
   programNeed('swtpm', 'swtpm', 'the software TPM of a simulated machine'),
   programNeed('swtpm_setup', 'swtpm-tools', 'gives each software TPM its endorsement key and certificate'),
-  fileNeed(
-    'systemd boot stub',
-    ['/usr/lib/systemd/boot/efi/linuxx64.efi.stub'],
-    'systemd-boot-efi',
-    'the loader inside the unified kernel image',
-  ),
   programNeed('mkfs.erofs', 'erofs-utils', 'builds the root file system of the pod VM'),
   programNeed('veritysetup', 'cryptsetup-bin', 'computes the dm-verity tree of the root file system'),
   programNeed('mkfs.vfat', 'dosfstools', 'builds the EFI partition'),
