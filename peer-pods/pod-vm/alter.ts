@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { calibrationName } from './build.ts';
@@ -9,6 +9,7 @@ import { diskName, type Manifest, manifestName, readManifest } from './manifest.
 import { readSections } from './portable-executable.ts';
 import { alteredReleaseText, releaseText } from './root-tree.ts';
 import { commandLine, joinUnifiedKernelImage, splitUnifiedKernelImage, stubOf } from './unified-kernel-image.ts';
+import { makeWorkDirectory } from './work-directory.ts';
 
 /**
  * What a hostile host might do to an image:
@@ -38,7 +39,7 @@ export async function alterPodVmImage(options: AlterOptions): Promise<Manifest> 
   });
   if (present?.inputs === original.inputs && present.altered === options.change) return present;
   await mkdir(options.outputDirectory, { recursive: true });
-  const work = await mkdtemp(join(options.outputDirectory, 'alter-'));
+  const work = await makeWorkDirectory(options.outputDirectory, 'alter');
   try {
     const files = await takeApart(join(options.imageDirectory, original.disk), original, work);
     const changed = await alter(options.change, original, files, work);

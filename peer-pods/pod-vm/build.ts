@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
@@ -11,6 +11,7 @@ import { diskName, type Manifest, type ManifestPart, manifestName, readManifest 
 import { type DebianPackage, extractPackages, fetchPackages } from './packages.ts';
 import { writeRootTree } from './root-tree.ts';
 import { commandLine, joinUnifiedKernelImage } from './unified-kernel-image.ts';
+import { makeWorkDirectory } from './work-directory.ts';
 
 export interface BuildOptions {
   /** Receives `disk.raw`, `calibration.efi` and `manifest.json`. */
@@ -47,7 +48,7 @@ export async function buildPodVmImage(options: BuildOptions): Promise<Manifest> 
   const present = await presentImage(options.outputDirectory, inputs);
   if (present !== undefined) return present;
 
-  const work = await mkdtemp(join(options.outputDirectory, 'build-'));
+  const work = await makeWorkDirectory(options.outputDirectory, 'build');
   try {
     const manifest = await build({ ...options, nodeBinary }, packages, inputs, work, progress);
     // The manifest goes last: an interrupted build leaves none that names what is not there.

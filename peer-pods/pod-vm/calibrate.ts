@@ -1,6 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SealpodError } from '@sealpod/protocol/errors';
@@ -10,6 +9,7 @@ import { type Accelerator, type MachineShape, machineArguments } from '../provid
 import { fileSha256, writeDisk } from './disk.ts';
 import { makeEfiFileSystem } from './file-systems.ts';
 import { run } from './run.ts';
+import { makeWorkDirectory, temporaryWork } from './work-directory.ts';
 
 export interface CalibrationOptions {
   /** The EFI program that prints the event log: same stub and kernel as the image's, a small initrd of its own. */
@@ -57,7 +57,7 @@ async function cacheKey({ program, firmware, shape, accelerator }: CalibrationOp
 }
 
 async function recordEventLog(options: CalibrationOptions): Promise<Buffer> {
-  const work = await mkdtemp(join(tmpdir(), 'sealpod-calibration-'));
+  const work = await makeWorkDirectory(temporaryWork.parent(), 'sealpod-calibration');
   const marker = `sealpod-calibration-${randomBytes(8).toString('hex')}`;
   const owner =
     process.getuid?.() === 0

@@ -3,3 +3,4 @@ export { type BuildOptions, buildPodVmImage } from './build.ts';
 export { type Manifest, readManifest } from './manifest.ts';
 export { type MeasureOptions, measurePodVmImage, type ReferenceValues, referenceValuesName } from './measure.ts';
 export { createTpmAuthority, type Owner, type TpmAuthority, type TpmAuthorityCertificates } from './tpm-authority.ts';
+export { removeAbandonedWork, temporaryWork } from './work-directory.ts';

@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdtemp, open, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { open, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { EventType, type LogEvent, replay } from '@sealpod/protocol/event-log';
@@ -15,6 +14,7 @@ import { firmwareVolumeDigests } from './firmware-volumes.ts';
 import { readGpt, sectorSize } from './gpt.ts';
 import { type Manifest, readManifest } from './manifest.ts';
 import { measureComponents, predictBootAggregate, predictImageRegisters, type Registers } from './predict.ts';
+import { makeWorkDirectory, temporaryWork } from './work-directory.ts';
 
 export interface MeasureOptions {
   readonly imageDirectory: string;
@@ -132,7 +132,7 @@ async function readBootPath(disk: string, manifest: Manifest): Promise<{ uki: Bu
   const { event, partitions } = readGpt(head);
   const efi = partitions.find((partition) => partition.name === efiPartitionName);
   if (efi === undefined) throw new SealpodError('PROVIDER_IMAGE', 'the disk has no EFI partition', { source: disk });
-  const work = await mkdtemp(join(tmpdir(), 'sealpod-measure-'));
+  const work = await makeWorkDirectory(temporaryWork.parent(), 'sealpod-measure');
   try {
     return { uki: await readUki(disk, efi.offset, work), gptEvent: event };
   } finally {

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { run } from './run.ts';
+import { makeWorkDirectory } from './work-directory.ts';
 
 /** One Debian package as the machine's signed package lists name it. */
 export interface DebianPackage {
@@ -172,7 +173,7 @@ async function isPresent(file: string, item: DebianPackage): Promise<boolean> {
 
 /** apt verifies what it downloads against its signed lists; the digest is checked again before a file enters the cache. */
 async function download(cacheDirectory: string, items: readonly DebianPackage[]): Promise<void> {
-  const directory = await mkdtemp(join(cacheDirectory, 'packages', 'download-'));
+  const directory = await makeWorkDirectory(join(cacheDirectory, 'packages'), 'download');
   try {
     const names = items.map((item) => `${item.name}=${item.version}`);
     // apt's own sandbox user could not write here; it runs as the caller instead.
