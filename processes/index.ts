@@ -5,3 +5,4 @@
  */
 export { type Daemon, type DaemonSpecification, isRunning, startDaemon, stopDaemon } from './daemon.ts';
 export { processStartTime } from './identity.ts';
+export { killDescendants, killProcess, type RunningProcess, runningProcesses } from './table.ts';
