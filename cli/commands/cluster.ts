@@ -33,6 +33,7 @@ export function addClusterCommands(program: Command): void {
         buildClusterPrograms(layout.cache, (line) => progress.say(`  ${line}`)),
       );
       const environment = options.withRuntime === true ? await ensureEnvironment(layout, progress, command) : undefined;
+      await endCluster(layout);
       const state = await startCluster(clusterDirectory(layout), programs, step);
       if (environment !== undefined)
         await step('runtime in the cluster', () => installIntoCluster(layout, environment, state));

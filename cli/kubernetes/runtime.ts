@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { readFileSync, rmSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { allowPlainRegistry, type ClusterState, recordDaemon, restartContainerd } from '@sealpod/cluster';
 import { startDaemon } from '@sealpod/processes';
@@ -26,7 +26,6 @@ export async function installIntoCluster(
   const runtime = clusterRuntimeDirectory(layout);
   if (environment.adaptorSocket === undefined)
     throw new SealpodError('NOT_FOUND', 'the environment has no adaptor', { fix: 'start one with `sealpod up`' });
-  rmSync(runtime, { recursive: true, force: true });
   const snapshotterSocket = join(directory, 'snapshotter.sock');
   const installed = await installRuntime({
     containerdBinary: join(cluster.programs, 'containerd'),

@@ -52,7 +52,10 @@ export function initdataOf(request: PodRequest): string {
     plainHttpRegistries: [repository.split('/')[0] ?? ''],
     imageRepository: repository,
     imageDigests: [digest],
-    agentPolicy: agentPolicy({ image: request.image, args: request.args, allowExec: request.allowExec }),
+    agentPolicy: agentPolicy({
+      containers: [{ image: request.image, args: request.args }],
+      allowExec: request.allowExec,
+    }),
   });
 }
 

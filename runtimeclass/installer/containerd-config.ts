@@ -6,11 +6,12 @@ export const runtimeName = 'sealpod';
 /** Name of the snapshotter in containerd's configuration. */
 export const snapshotterName = 'sealpod';
 
-type Table = { [key: string]: string | number | boolean | string[] | Table };
+type Table = { [key: string]: string | number | boolean | string[] | Table | Table[] };
 
 const cri2 = 'io.containerd.grpc.v1.cri';
 const criRuntime3 = 'io.containerd.cri.v1.runtime';
 const criImages3 = 'io.containerd.cri.v1.images';
+const transfer3 = 'io.containerd.transfer.v1.local';
 
 export interface RuntimePaths {
   readonly shimPath: string;
@@ -64,6 +65,20 @@ function nodeCriTable(configuration: Record<string, unknown>): Record<string, un
 const builtinRunc: Table = { containerd: { runtimes: { runc: { runtime_type: 'io.containerd.runc.v2' } } } };
 
 /**
+ * Since 2.1 images are pulled by the transfer service, which unpacks for the snapshotters listed here alone. A list takes
+ * the place of the built-in one, so the node's own entries, or that of the default snapshotter, come first.
+ */
+function unpackTable(configuration: Record<string, unknown>): Table {
+  const platform = `linux/${process.arch === 'x64' ? 'amd64' : process.arch}`;
+  const plugins = configuration['plugins'];
+  const transfer = isTable(plugins) ? plugins[transfer3] : undefined;
+  const own = isTable(transfer) ? transfer['unpack_config'] : undefined;
+  const entry = (snapshotter: string): Table => ({ platform, snapshotter, differ: 'walking' });
+  const present = Array.isArray(own) ? (own.filter(isTable) as Table[]) : [entry('overlayfs')];
+  return { unpack_config: [...present, entry(snapshotterName)] };
+}
+
+/**
  * What a node's containerd needs for the runtime, as a file for its `imports`.
  *
  * Before 2.0 the table of a plugin in an imported file replaces that of the main file as a whole, so the fragment repeats
@@ -84,6 +99,7 @@ export function runtimeFragment(
           plugins: {
             [criRuntime3]: { containerd: { runtimes } },
             [criImages3]: { runtime_platforms: { [runtimeName]: { snapshotter: snapshotterName } } },
+            [transfer3]: unpackTable(configuration),
           },
           proxy_plugins: proxyPlugins(paths),
         }
@@ -167,6 +183,7 @@ export function developmentContainerdConfig(options: DevelopmentOptions): string
           pinned_images: { sandbox: options.sandboxImage },
           runtime_platforms: { [runtimeName]: { snapshotter: snapshotterName } },
         },
+        [transfer3]: unpackTable({}),
         [criRuntime3]: {
           ...runtime,
           cni: { bin_dirs: [binaries], conf_dir: options.cniConfigurationDirectory },
