@@ -1,7 +1,7 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { createTpmAuthority } from '@sealpod/peer-pods/pod-vm';
-import { type Daemon, isRunning, stopDaemon } from '@sealpod/processes';
+import { createTpmAuthority, removeAbandonedWork, temporaryWork } from '@sealpod/peer-pods/pod-vm';
+import { type Daemon, isRunning, killDescendants, stopDaemon } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { pushSandboxImage } from '../image/environment.ts';
 import type { Progress } from '../terminal/progress.ts';
@@ -21,7 +21,7 @@ import {
 import { startRegistry } from './registry.ts';
 import { bundleRuntime } from './runtime.ts';
 import { type EnvironmentState, readState, writeState } from './state.ts';
-import { removePods, removeShimsAndMounts } from './traces.ts';
+import { findDaemons, removeNetworkResults, removePods, removeShimsAndMounts } from './traces.ts';
 
 /**
  * Starts everything a pod needs on this machine: key broker, registry, adaptor, snapshotter, containerd. What an earlier
@@ -87,10 +87,13 @@ export async function startEnvironment(
         adaptorSocket: state.adaptorSocket ?? '',
       });
       record({ containerdSocket: containerd.socket }, containerd.daemon);
+      // Where it was killed it still remembers pods whose machines are gone.
+      await tellProblems(removePods(state));
     });
     return { state, image };
   } catch (error) {
-    await stopEnvironment(layout);
+    // Whoever interrupted ends everything himself.
+    if (!progress.interrupted) await stopEnvironment(layout);
     throw error;
   }
 }
@@ -122,19 +125,44 @@ function portOf(url: string | undefined): number | undefined {
   return port === '' ? undefined : Number(port);
 }
 
+/**
+ * Ends an environment whose `work` (its start, a pod's start) was interrupted and may still begin things: programs that
+ * it runs are killed, daemons ended, and what it began meanwhile too.
+ */
+export async function abandonEnvironment(layout: Layout, work: Promise<unknown>): Promise<void> {
+  const kill = (): void => killDescendants(new Set(readState(layout)?.daemons.map(({ pid }) => pid)));
+  const killing = setInterval(kill, 100);
+  try {
+    await stopEnvironment(layout);
+    await Promise.allSettled([work]);
+  } finally {
+    clearInterval(killing);
+  }
+  await stopEnvironment(layout);
+}
+
 /** Ends everything of the environment and removes what it left in the kernel. Keys, secrets and images stay. */
 export async function stopEnvironment(layout: Layout): Promise<void> {
-  const state = readState(layout);
-  if (state === undefined) return;
+  await removeAbandonedWork(temporaryWork.parent(), temporaryWork.purposes);
+  for (const name of ['default', 'altered'])
+    await removeAbandonedWork(join(imagesDirectory(layout), name), ['build', 'alter']);
+  const recorded = readState(layout);
+  if (recorded === undefined) return;
+  const found = findDaemons(layout).filter(({ pid }) => !recorded.daemons.some((daemon) => daemon.pid === pid));
+  const state = { ...recorded, daemons: [...recorded.daemons, ...found] };
   const named = (name: string): readonly Daemon[] => state.daemons.filter((daemon) => daemon.name === name);
-  for (const problem of await removePods(state))
-    process.stderr.write(`a pod could not be removed in order: ${problem}\n`);
+  await tellProblems(removePods(state));
   await Promise.all([...named('containerd'), ...named('snapshotter')].map((daemon) => stopDaemon(daemon)));
   removeShimsAndMounts(layout, state);
   await Promise.all(named('adaptor').map((daemon) => stopDaemon(daemon)));
   if (state.adaptorSocket !== undefined) removeAllMachines(layout);
   await Promise.all(state.daemons.filter(isRunning).map((daemon) => stopDaemon(daemon)));
   removeBridge(state.bridge);
+  removeNetworkResults(layout);
   rmSync(layout.run, { recursive: true, force: true });
   writeState(layout, { ...state, daemons: [] });
+}
+
+async function tellProblems(removal: Promise<readonly string[]>): Promise<void> {
+  for (const problem of await removal) process.stderr.write(`a pod could not be removed in order: ${problem}\n`);
 }

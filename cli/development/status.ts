@@ -3,8 +3,12 @@ import type { PodDescription } from '../pod/list.ts';
 import { type OutputFormat, table } from '../terminal/output.ts';
 import type { EnvironmentState } from './state.ts';
 
-/** Prints the parts of the environment and its pods. */
-export function tellStatus(format: OutputFormat, state: EnvironmentState, pods: readonly PodDescription[]): void {
+/** Prints the parts of the environment and its pods; `undefined` where the runtime that knows them has ended. */
+export function tellStatus(
+  format: OutputFormat,
+  state: EnvironmentState,
+  pods: readonly PodDescription[] | undefined,
+): void {
   const parts = state.daemons.map((daemon) => ({ name: daemon.name, pid: daemon.pid, running: isRunning(daemon) }));
   if (format === 'json') {
     const { kbsUrl, registry, containerdSocket, adaptorSocket } = state;
@@ -25,6 +29,10 @@ export function tellStatus(format: OutputFormat, state: EnvironmentState, pods: 
       parts.map((part) => [part.name, part.running ? 'running' : 'DEAD', String(part.pid), addresses[part.name] ?? '']),
     ),
   );
+  if (pods === undefined) {
+    process.stdout.write('\nno word of pods: containerd has ended\n');
+    return;
+  }
   const rows = pods.map((pod) => [
     pod.name,
     pod.state,

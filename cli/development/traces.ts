@@ -1,9 +1,30 @@
 import { execFileSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
-import { isRunning } from '@sealpod/processes';
+import { globSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Daemon, identityOf, isRunning, killProcess, runningProcesses } from '@sealpod/processes';
 import { connectCri } from '@sealpod/runtimeclass/cri';
+import { removeShimTraces } from '@sealpod/runtimeclass/shim/traces';
 import type { Layout } from './layout.ts';
 import type { EnvironmentState } from './state.ts';
+
+/** The configuration file of each daemon: on its command line it tells whose the process is. */
+const configurationFiles: Readonly<Record<string, string>> = {
+  'kbs.json': 'kbs',
+  'registry.yml': 'registry',
+  'adaptor.json': 'adaptor',
+  'snapshotter.json': 'snapshotter',
+  'containerd.toml': 'containerd',
+};
+
+/** The daemons of this environment that run, also those whose start was cut off before it was written down. */
+export function findDaemons(layout: Layout): Daemon[] {
+  const names = new Map(Object.entries(configurationFiles).map(([file, name]) => [join(layout.home, file), name]));
+  return runningProcesses().flatMap(({ pid, arguments: words }) => {
+    const name = words.map((word) => names.get(word)).find((found) => found !== undefined);
+    const startTime = name === undefined ? undefined : identityOf(pid)?.startTime;
+    return name === undefined || startTime === undefined ? [] : [{ name, pid, startTime }];
+  });
+}
 
 /** Removes every pod through containerd while it runs. Failures are told, not fatal: what remains is removed by hand next. */
 export async function removePods(state: EnvironmentState): Promise<string[]> {
@@ -29,9 +50,13 @@ export async function removePods(state: EnvironmentState): Promise<string[]> {
   return problems;
 }
 
-/** Kills shims of this environment that outlived containerd, and unmounts what is mounted below its folders. */
+/**
+ * Kills shims of this environment that outlived containerd, removes their sockets, and unmounts what is mounted below
+ * the environment's folders, pods' network namespaces among it.
+ */
 export function removeShimsAndMounts(layout: Layout, state: EnvironmentState): void {
   if (state.containerdSocket !== undefined) killShims(state.containerdSocket);
+  removeShimSockets(layout);
   const own = [`${layout.run}/`, `${layout.home}/`];
   const mounts = readFileSync('/proc/self/mounts', 'utf8')
     .split('\n')
@@ -42,15 +67,36 @@ export function removeShimsAndMounts(layout: Layout, state: EnvironmentState): v
 
 /** A shim names containerd's socket on its command line, so those of another containerd stay. */
 function killShims(containerdSocket: string): void {
-  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
-    let words: string[];
-    try {
-      words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-    } catch (error) {
-      if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH')) continue;
-      throw error;
-    }
+  for (const { pid, arguments: words } of runningProcesses()) {
     const isShim = words.some((word) => /(^|\/)(shim\.mjs|containerd-shim[\w-]*)$/.test(word));
-    if (isShim && words.includes(containerdSocket)) process.kill(Number(pid), 'SIGKILL');
+    if (!isShim || !words.includes(containerdSocket)) continue;
+    killProcess(pid);
+    const socket = words[words.indexOf('-socket') + 1] ?? '';
+    if (socket.startsWith('/run/containerd/s/')) rmSync(socket, { force: true });
   }
+}
+
+/** Each bundle says where its shim was reached. */
+function removeShimSockets(layout: Layout): void {
+  for (const file of globSync(join(layout.run, 'containerd/io.containerd.runtime.v2.task/*/*/address'))) {
+    const path = readFileSync(file, 'utf8').trim().replace('unix://', '');
+    if (/^\/run\/containerd\/s\/[0-9a-f]{64}$/.test(path)) rmSync(path, { force: true });
+  }
+  removeShimTraces(layout.run);
+}
+
+/** What the CNI library remembers of pods that were never disconnected in order. */
+export function removeNetworkResults(layout: Layout, directory = '/var/lib/cni/results'): void {
+  const prefix = `sealpod-${layout.tag}-`;
+  let names: string[];
+  try {
+    names = readdirSync(directory);
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return;
+    throw error;
+  }
+  const pods = names.flatMap((name) =>
+    name.startsWith(prefix) ? (name.slice(prefix.length).split('-')[0] ?? []) : [],
+  );
+  for (const name of names) if (pods.some((pod) => name.includes(pod))) rmSync(join(directory, name), { force: true });
 }

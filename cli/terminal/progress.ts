@@ -1,10 +1,26 @@
 /** Reports the steps of a longer task on stderr, each with its duration, in the order they end. */
 export class Progress {
   readonly #start = performance.now();
+  readonly #signal: AbortSignal | undefined;
   readonly #durations: { readonly step: string; readonly milliseconds: number }[] = [];
 
-  /** Runs one step and prints what it was and how long it took. A failure is printed and passed on. */
+  /** @param signal once aborted, no further step begins, and those under way end without a word */
+  constructor(signal?: AbortSignal) {
+    this.#signal = signal;
+  }
+
+  /** Whether the task was told to end early. */
+  get interrupted(): boolean {
+    return this.#signal?.aborted === true;
+  }
+
+  /**
+   * Runs one step and prints what it was and how long it took. A failure is printed and passed on.
+   *
+   * @throws the reason of the abortion, where the task was interrupted before the step
+   */
   async step<T>(name: string, run: () => Promise<T> | T, note?: (result: T) => string): Promise<T> {
+    this.#signal?.throwIfAborted();
     const start = performance.now();
     try {
       const result = await run();
@@ -35,6 +51,7 @@ export class Progress {
   }
 
   #print(state: string, name: string, milliseconds: number, note?: string): void {
+    if (this.interrupted) return;
     const duration = `${(milliseconds / 1000).toFixed(1)} s`.padStart(7);
     process.stderr.write(`${state.padEnd(6)} ${duration}  ${name}${note === undefined ? '' : `: ${note}`}\n`);
   }
