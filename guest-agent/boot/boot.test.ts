@@ -68,6 +68,7 @@ describe('prepareSystem', () => {
         mountTable: () => points.map((point, index) => `${index} 1 0:${index} / ${point} rw - x x rw`).join('\n'),
         makeDirectory: () => undefined,
         writeHostname: () => undefined,
+        loopbackFlags: () => '0x8\n',
       },
     };
   }
@@ -93,6 +94,9 @@ describe('prepareSystem', () => {
     commands.length = 0;
     await prepareSystem(calls);
     expect(commands).toEqual(['ip link set lo up']);
+    commands.length = 0;
+    await prepareSystem({ ...calls, loopbackFlags: () => '0x9\n' });
+    expect(commands).toEqual([]);
   });
 
   it('fails where a mount fails', async () => {

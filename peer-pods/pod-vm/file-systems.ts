@@ -10,8 +10,9 @@ const blockSize = 4096;
 
 /** Makes a read-only EROFS image of a directory: all files owned by root, all times 0. Needs no root. */
 export async function makeRootFileSystem(image: string, tree: string): Promise<void> {
-  // lz4hc: a cold start reads (and verifies) half as many blocks as of an uncompressed image.
-  const options = ['--quiet', '-T0', '-x-1', '--all-root', `-U${rootFileSystemId}`, '-zlz4hc,12', '-C65536'];
+  // lz4: a cold start reads (and verifies) half as many blocks as of an uncompressed image. Higher levels of lz4hc take
+  // five times as long for a size smaller by three percent.
+  const options = ['--quiet', '-T0', '-x-1', '--all-root', `-U${rootFileSystemId}`, '-zlz4hc,3', '-C65536'];
   await run('mkfs.erofs', [...options, image, tree]);
   const { size } = await stat(image);
   if (size % blockSize !== 0) await truncate(image, Math.ceil(size / blockSize) * blockSize);
