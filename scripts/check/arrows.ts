@@ -9,10 +9,11 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   storage: ['protocol'],
   registry: ['protocol'],
   processes: ['protocol'],
+  workload: ['protocol', 'registry'],
   'attestation-service': ['protocol', 'rego', 'storage'],
   kbs: ['protocol', 'rego', 'storage', 'attestation-service'],
   'guest-agent': ['protocol', 'rego', 'registry'],
-  'peer-pods': ['protocol', 'processes'],
+  'peer-pods': ['protocol', 'processes', 'workload'],
   runtimeclass: ['protocol'],
   cluster: ['protocol', 'processes'],
   cli: [
@@ -26,6 +27,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     'peer-pods',
     'runtimeclass',
     'cluster',
+    'workload',
   ],
 };
 
