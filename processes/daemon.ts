@@ -3,14 +3,11 @@ import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SealpodError } from '@sealpod/protocol/errors';
-import { processStartTime } from './identity.ts';
+import { identityOf, isRunning, type ProcessIdentity } from './identity.ts';
 
-/** One background process. The start time tells it from a later process with the same pid. */
-export interface Daemon {
+/** One background process that this room started. */
+export interface Daemon extends ProcessIdentity {
   readonly name: string;
-  readonly pid: number;
-  /** Clock ticks since boot, field 22 of /proc/PID/stat. */
-  readonly startTime: string;
 }
 
 /** How to start one daemon and how to know that it serves. */
@@ -24,11 +21,6 @@ export interface DaemonSpecification {
   /** Returns true once the daemon serves. Asked again every 20 ms until `readyTimeoutMs`. */
   readonly ready: () => boolean | Promise<boolean>;
   readonly readyTimeoutMs?: number;
-}
-
-/** Whether exactly this daemon still runs. */
-export function isRunning(daemon: Daemon): boolean {
-  return processStartTime(daemon.pid) === daemon.startTime;
 }
 
 /**
@@ -47,16 +39,16 @@ export async function startDaemon(specification: DaemonSpecification): Promise<D
   });
   closeSync(log);
   const pid = await started(child, specification);
-  const startTime = processStartTime(pid);
+  const identity = identityOf(pid);
   const deadline = Date.now() + (specification.readyTimeoutMs ?? 30_000);
-  while (startTime !== undefined && processStartTime(pid) === startTime && Date.now() < deadline) {
+  while (identity !== undefined && isRunning(identity) && Date.now() < deadline) {
     if (await specification.ready()) {
       child.unref();
-      return { name: specification.name, pid, startTime };
+      return { name: specification.name, ...identity };
     }
     await delay(20);
   }
-  if (startTime !== undefined && processStartTime(pid) === startTime) process.kill(pid, 'SIGKILL');
+  if (identity !== undefined && isRunning(identity)) process.kill(pid, 'SIGKILL');
   throw new SealpodError('INTERNAL', `${specification.name} did not become ready`, {
     expected: `ready within ${(specification.readyTimeoutMs ?? 30_000) / 1000} s`,
     actual: readFileSync(logFile, 'utf8').split('\n').slice(-6).join('\n').trim() || 'no output',

@@ -1,8 +1,16 @@
 /**
- * Background processes: start one and know that it serves, tell it from a later process with its pid, end it.
+ * Background processes: start one and know that it serves, tell it from a later process with its pid, find and end it.
  *
  * @module
  */
-export { type Daemon, type DaemonSpecification, isRunning, startDaemon, stopDaemon } from './daemon.ts';
-export { processStartTime } from './identity.ts';
+export { type Daemon, type DaemonSpecification, startDaemon, stopDaemon } from './daemon.ts';
+export {
+  commandLineOf,
+  endProcess,
+  findProcesses,
+  identityOf,
+  isRunning,
+  type ProcessIdentity,
+  type ProcessPattern,
+} from './identity.ts';
 export { killDescendants, killProcess, type RunningProcess, runningProcesses } from './table.ts';

@@ -1,5 +1,5 @@
 export { type ChainCheck, checkLogChain } from './log-chain.ts';
-export { openStorage, type StorageOptions } from './open.ts';
+export { openStorage } from './open.ts';
 export type {
   Entry,
   ListOptions,

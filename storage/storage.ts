@@ -88,3 +88,18 @@ export interface Storage extends Operations {
   /** Waits for what was begun, then closes. Later calls are refused. */
   close(): Promise<void>;
 }
+
+export interface StorageOptions {
+  /** The database file. Its directory is created (0700) where it is missing, and refused where others can enter it. */
+  readonly path: string;
+  /** How long a write waits for another process, in milliseconds; default 5000. */
+  readonly busyTimeoutMs?: number;
+  /** How long a transaction may take, in milliseconds; default 5000. */
+  readonly transactionTimeoutMs?: number;
+  /** How often expired entries are removed, in milliseconds; default 60 000; 0 = never by itself. */
+  readonly sweepIntervalMs?: number;
+  /** Writes that would make the database larger are refused (`STORAGE`). In bytes; default: no limit. */
+  readonly maximumBytes?: number;
+  /** The clock, in milliseconds since the epoch. */
+  readonly now?: () => number;
+}

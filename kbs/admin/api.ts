@@ -7,26 +7,12 @@ import { readBody } from '../server/body.ts';
 import type { Answer } from '../server/exchange.ts';
 import { writeAnswer } from '../server/listener.ts';
 import { failureAnswer } from './answers.ts';
-import type { Administrator } from './authenticator.ts';
 import { getDecisions, getLatestDecisions, getStatus } from './insight.ts';
 import { deletePolicyById, getPolicies, getPolicyById, putPolicyById, testPolicy } from './policies.ts';
 import { deleteReferenceValue, getReferenceValue, getReferenceValues, putReferenceValue } from './reference-values.ts';
+import type { AdminHandler } from './request.ts';
 import { deleteResourceByName, getResourceByName, getResources, putResourceByName } from './resources.ts';
 import type { AdminAction } from './roles.ts';
-
-/** A request to the administration, from somebody who may make it. */
-export interface AdminRequest {
-  readonly parts: Parts;
-  readonly administrator: Administrator;
-  readonly correlationId: string;
-  readonly remoteAddress: string;
-  /** Decoded once; a name that holds a slash is one parameter. */
-  readonly parameters: Readonly<Record<string, string>>;
-  readonly query: Readonly<Record<string, string>>;
-  readonly body: (limit: number) => Promise<Buffer>;
-}
-
-export type AdminHandler = (request: AdminRequest) => Promise<Answer>;
 
 type Method = 'get' | 'put' | 'post' | 'delete';
 

@@ -4,7 +4,7 @@ import { listPolicies } from '../policies/store.ts';
 import { listResources } from '../resources/store.ts';
 import type { Answer } from '../server/exchange.ts';
 import { jsonAnswer } from './answers.ts';
-import type { AdminRequest } from './api.ts';
+import type { AdminRequest } from './request.ts';
 
 const mostDecisions = 1000;
 const startedAt = Date.now() - process.uptime() * 1000;

@@ -10,8 +10,8 @@ import {
 } from '../policies/store.ts';
 import type { Answer } from '../server/exchange.ts';
 import { jsonAnswer } from './answers.ts';
-import type { AdminRequest } from './api.ts';
 import { forwardRecorded, writeRecorded } from './decisions.ts';
+import type { AdminRequest } from './request.ts';
 
 /** Which service a policy speaks to: the key broker (`allow`) or the attestation service (`trust_claims`). */
 type PolicyKind = 'resource' | 'attestation';

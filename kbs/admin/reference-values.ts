@@ -2,8 +2,8 @@ import { SealpodError } from '@sealpod/protocol/errors';
 import { asJsonObject, optionalMember, parseJson, stringMember } from '@sealpod/protocol/json';
 import type { Answer } from '../server/exchange.ts';
 import { jsonAnswer } from './answers.ts';
-import type { AdminRequest } from './api.ts';
 import { forwardRecorded } from './decisions.ts';
+import type { AdminRequest } from './request.ts';
 
 const absent = (id: string) => new SealpodError('NOT_FOUND', 'there is no such reference value', { actual: id });
 

@@ -3,8 +3,8 @@ import { checkPolicyId, findPolicy } from '../policies/store.ts';
 import { deleteResource, findResource, listResources, resourcePathOf, writeResource } from '../resources/store.ts';
 import type { Answer } from '../server/exchange.ts';
 import { jsonAnswer } from './answers.ts';
-import type { AdminRequest } from './api.ts';
 import { writeRecorded } from './decisions.ts';
+import type { AdminRequest } from './request.ts';
 
 function pathOf({ parameters }: AdminRequest): string {
   const { repository = '', type = '', tag = '' } = parameters;

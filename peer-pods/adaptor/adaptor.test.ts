@@ -13,12 +13,12 @@ import {
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { findProcesses } from '@sealpod/processes';
 import { AgentService } from '@sealpod/protocol/gen/kata/agent_pb';
 import { Health } from '@sealpod/protocol/gen/kata/health_pb';
 import { Hypervisor } from '@sealpod/protocol/gen/kata/hypervisor_pb';
 import { type Client, createClient, Status, TtrpcConnection, type TtrpcError } from '@sealpod/protocol/ttrpc';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { findProcesses } from './process-identity.ts';
 import type { TestProviderOptions } from './provider-for-tests.ts';
 
 const root = process.getuid?.() === 0;

@@ -1,10 +1,10 @@
 import { lstat, rm, unlink } from 'node:fs/promises';
 import { dirname, join, sep } from 'node:path';
+import { endProcess, findProcesses } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { tearDownTap } from '../network/tap.ts';
 import type { Effect, Provider } from '../providers/provider.ts';
 import type { EffectRecord, SandboxRecord } from './journal.ts';
-import { endProcess, findProcesses } from './process-identity.ts';
 
 /** How long a process may take to end by itself. */
 const graceMs = 3000;

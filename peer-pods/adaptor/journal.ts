@@ -1,7 +1,8 @@
 import { type FileHandle, mkdir, open, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { ProcessIdentity } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
-import type { Effect, Instance, ProcessIdentity } from '../providers/provider.ts';
+import type { Effect, Instance } from '../providers/provider.ts';
 
 /** What the adaptor was asked for: enough to start the sandbox, or to clean it up, after a restart. */
 export interface SandboxSpec {

@@ -1,6 +1,6 @@
 import { open, readFile, rm } from 'node:fs/promises';
+import { identityOf, isRunning } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
-import { identityOf, isRunning } from './process-identity.ts';
 
 export interface Lock {
   release(): Promise<void>;

@@ -9,9 +9,9 @@ import { rmSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { endProcess, findProcesses, identityOf } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Effect, Instance, InstanceReference, ProviderFactory } from '../providers/provider.ts';
-import { endProcess, findProcesses, identityOf } from './process-identity.ts';
 
 export interface TestProviderOptions {
   /** The adaptor dies (SIGKILL) when its journal has been made durable so many times. */

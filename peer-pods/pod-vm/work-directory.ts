@@ -2,7 +2,7 @@ import { readdirSync, readlinkSync } from 'node:fs';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { commandLineOf, identityOf } from '../adaptor/process-identity.ts';
+import { commandLineOf, identityOf } from '@sealpod/processes';
 
 /** What a work directory is for; its first word, before the number of the process that made it. */
 export type WorkPurpose = 'build' | 'alter' | 'download' | 'sealpod-calibration' | 'sealpod-measure';

@@ -3,13 +3,7 @@
  *
  * @module
  */
-
-/** A process that cannot be mistaken for a later one with the same number. */
-export interface ProcessIdentity {
-  readonly pid: number;
-  /** Field 22 of /proc/<pid>/stat: clock ticks from boot to start, as text. */
-  readonly startTime: string;
-}
+import type { ProcessIdentity } from '@sealpod/processes';
 
 /** Something outside that has to be undone one day. */
 export type Effect =

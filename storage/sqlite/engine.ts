@@ -1,6 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
-import type { StorageOptions } from '../open.ts';
 import type {
   Entry,
   ListOptions,
@@ -9,6 +8,7 @@ import type {
   PutOptions,
   ReadLogOptions,
   Storage,
+  StorageOptions,
   StorageValue,
 } from '../storage.ts';
 import { connect, preparePrivateFile } from './connection.ts';

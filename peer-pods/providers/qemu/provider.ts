@@ -1,8 +1,8 @@
 import { rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { commandLineOf, endProcess, findProcesses } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { encodeInitdataDisk } from '@sealpod/protocol/initdata';
-import { commandLineOf, endProcess, findProcesses } from '../../adaptor/process-identity.ts';
 import { readManifest } from '../../pod-vm/manifest.ts';
 import type { Owner, TpmAuthority } from '../../pod-vm/tpm-authority.ts';
 import type { Effect, Instance, InstanceReference, InstanceRequest, Provider } from '../provider.ts';

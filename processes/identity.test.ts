@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { basename } from 'node:path';
 import { afterEach, expect, it } from 'vitest';
-import { commandLineOf, endProcess, findProcesses, identityOf, isRunning } from './process-identity.ts';
+import { commandLineOf, endProcess, findProcesses, identityOf, isRunning } from './identity.ts';
 
 const executable = basename(process.execPath);
 const children: ChildProcess[] = [];
