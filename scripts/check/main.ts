@@ -5,9 +5,12 @@
  * @module
  */
 import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { checkArrows } from './arrows.ts';
 import { checkLicences } from './licences.ts';
+import { reasonCodesPage } from './reason-codes-page.ts';
 import { checkTexts } from './texts.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -29,12 +32,21 @@ const checks: readonly (readonly [name: string, run: () => string[] | Promise<st
   ['unused code', program('knip', '--no-progress')],
   ['licences', () => checkLicences(root)],
   ['texts', () => checkTexts(root)],
+  ['reason codes page', () => checkPage('docs/reference/reason-codes.md', reasonCodesPage())],
   // Building the engine again takes a minute; CI does it where the recorded toolchain is there.
   [
     'policy engine artifact',
     program('node', 'rego/scripts/build.ts', '--check', ...(process.env['CI'] ? [] : ['--no-rebuild'])),
   ],
 ];
+
+/** With `--write` the page is written instead of compared. */
+function checkPage(path: string, content: string): string[] {
+  const file = join(root, path);
+  if (process.argv.includes('--write')) writeFileSync(file, content);
+  if (existsSync(file) && readFileSync(file, 'utf8') === content) return [];
+  return [`${path} is not what the code says; write it with: npm run check -- --write`];
+}
 
 let failed = 0;
 for (const [name, run] of checks) {
