@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { create, fromJson } from '@bufbuild/protobuf';
 import {
   AddARPNeighborsRequestSchema,
@@ -175,6 +176,7 @@ describe('requests as policies see them', () => {
       uid: -1,
       gid: 0,
       offset: 0,
+      data_sha256: createHash('sha256').update('..data').digest('hex'),
     });
   });
 });

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { type DescField, type DescMessage, type Message, ScalarType } from '@bufbuild/protobuf';
 import { type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect';
 import { type CopyFileRequest, CopyFileRequestSchema } from '@sealpod/protocol/gen/kata/agent_pb';
@@ -74,7 +75,10 @@ const fileTypes = new Map([
   [0o120000, 'Symlink'],
 ]);
 
-/** CopyFile as policies see it: never the content; of a symbolic link its target. */
+/**
+ * CopyFile as policies see it: never the content, but its digest (ours; upstream's agent has none), by which a policy knows
+ * what its owner saw; of a symbolic link its target.
+ */
 function projectCopyFile(request: CopyFileRequest): Record<string, unknown> {
   const fileType = fileTypes.get(request.fileMode & fileTypeMask) ?? 'Unknown';
   return {
@@ -87,5 +91,6 @@ function projectCopyFile(request: CopyFileRequest): Record<string, unknown> {
     uid: request.uid,
     gid: request.gid,
     offset: exactNumber(request.offset.toString()),
+    data_sha256: createHash('sha256').update(request.data).digest('hex'),
   };
 }
