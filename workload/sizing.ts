@@ -64,9 +64,12 @@ export function isSidecar(container: Container): boolean {
 }
 
 function need(resources: ResourceRequirements | undefined, name: string): bigint {
-  const limit = quantity(resources?.limits, name);
-  const request = quantity(resources?.requests, name);
-  return limit > request ? limit : request;
+  return larger(quantity(resources?.limits, name), quantity(resources?.requests, name));
+}
+
+function larger(one: bigint, other: bigint): bigint {
+  if (one < other) return other;
+  return one;
 }
 
 function quantity(quantities: Quantities | undefined, name: string): bigint {
