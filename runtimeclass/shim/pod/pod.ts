@@ -9,14 +9,11 @@ import type { EventPublisher } from '../events/publisher.ts';
 import { type GuestConnection, isNotFound } from '../guest/connection.ts';
 import { PodMachine } from '../guest/hypervisor.ts';
 import type { Logger } from '../log.ts';
-import { copyRequests } from '../mounts/copy.ts';
-import { planMounts } from '../mounts/plan.ts';
-import { guestPullStorage } from '../mounts/storage.ts';
-import { adaptSpecification, sharesProcessNamespace } from '../oci/adapt.ts';
 import type { Specification } from '../oci/specification.ts';
-import { specificationToAgent } from '../oci/to-agent.ts';
+import { refuseUnsupported } from '../oci/unsupported.ts';
 import { removeState, writeState } from '../state-file.ts';
 import { type Container, readSpecification } from './container.ts';
+import { createInGuest } from './guest-container.ts';
 import { startGuest } from './guest-setup.ts';
 import { GuestProcess, type StandardStreams } from './process.ts';
 
@@ -68,6 +65,7 @@ export class Pod {
   async create(id: string, bundle: string, streams: StandardStreams, configPath: string): Promise<Container> {
     if (this.containers.has(id)) throw new TtrpcError(Status.alreadyExists, `container ${id} exists`);
     const { specification, kind } = readSpecification(bundle);
+    refuseUnsupported(specification, kind);
     if (kind === 'pod_container') return this.#createContainer(id, bundle, streams, specification, kind);
     if (this.#machine !== undefined) throw new TtrpcError(Status.alreadyExists, 'this shim has its sandbox already');
     this.#sandboxId = id;
@@ -104,33 +102,7 @@ export class Pod {
     const guest = this.guest;
     const configuration = this.#configuration;
     if (configuration === undefined) throw new SealpodError('INTERNAL', 'a container before its sandbox');
-    const plan = planMounts(id, specification.mounts ?? []);
-    // Before anything is copied: an image that is not named fails at once.
-    const rootFilesystem = guestPullStorage(id, specification, kind);
-    for (const copy of plan.copies) {
-      for await (const request of copyRequests(copy, configuration)) {
-        await guest.call((agent) => agent.copyFile(request, this.#agentTimeout));
-      }
-    }
-    const adapted = adaptSpecification(specification, {
-      containerId: id,
-      bundle,
-      kind,
-      mounts: plan.mounts,
-      disableSeccomp: configuration.disableGuestSeccomp,
-    });
-    await guest.call((agent) =>
-      agent.createContainer(
-        {
-          containerId: id,
-          execId: '',
-          storages: [rootFilesystem, ...plan.storages],
-          OCI: specificationToAgent(adapted),
-          sandboxPidns: sharesProcessNamespace(specification),
-        },
-        { timeoutMs: this.#createTimeout(specification, configuration) },
-      ),
-    );
+    const updates = await createInGuest(guest, configuration, { id, bundle, specification, kind }, this.#options.log);
     const container: Container = {
       id,
       bundle,
@@ -141,21 +113,9 @@ export class Pod {
       removal: undefined,
     };
     this.containers.set(id, container);
+    void container.process.exited.then(() => updates.close());
     this.#announceExit(container.process);
     return container;
-  }
-
-  #createTimeout(specification: Specification, configuration: ShimConfiguration): number {
-    const annotation = specification.annotations?.['io.katacontainers.config.runtime.create_container_timeout'];
-    if (annotation === undefined) return configuration.createContainerTimeout * 1000;
-    const seconds = Number(annotation);
-    if (!Number.isInteger(seconds) || seconds <= 0 || seconds > 24 * 3600) {
-      throw new SealpodError('REQUEST_FORMAT', 'annotation create_container_timeout is no number of seconds', {
-        expected: '1 to 86400',
-        actual: annotation,
-      });
-    }
-    return seconds * 1000;
   }
 
   /** Starts the first process of a container. The end of a sandbox's first process is the end of the pod. */
