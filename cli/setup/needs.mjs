@@ -63,7 +63,8 @@ export const runNeeds = [
     'connects pods',
   ),
   programNeed('ip', 'iproute2', 'network namespaces and taps'),
-  programNeed('iptables', 'iptables', 'used by the CNI plugins'),
+  programNeed('iptables', 'iptables', "used by the CNI plugins, and for connections to a pod's localhost"),
+  programNeed('sysctl', 'procps', "settings of a pod's network"),
 ];
 
 /** What the tests need besides: independent programs to compare with. */

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { AgentProxy } from '../agent-proxy/agent-proxy.ts';
 import { inspectPodNetwork, type PodNetwork } from '../network/inspect.ts';
+import { connectLocalhost } from '../network/localhost.ts';
 import { checkNamespace } from '../network/namespace.ts';
 import { setUpTap, tapName } from '../network/tap.ts';
 import type {
@@ -118,7 +119,10 @@ export class Sandbox {
       const instance = await this.#createInstance(network, signal);
       this.#proxy = new AgentProxy({ socketPath: instance.agentSocketPath });
       await waitForAgent(this.#proxy.guest, instance, this.#dependencies.provider, signal);
-      if (podNetwork) await configureGuestNetwork(this.#proxy.guest, podNetwork, signal);
+      if (podNetwork && network) {
+        const connected = await connectLocalhost(network.netnsPath, network.tapName, podNetwork);
+        await configureGuestNetwork(this.#proxy.guest, connected, signal);
+      }
       const socket: Effect = { kind: 'socket', path: this.agentSocketPath };
       await this.#effects.intend(socket);
       await this.#proxy.listen(this.agentSocketPath);

@@ -41,8 +41,10 @@ export function namespaceExists(path: string): boolean {
   return theirs?.dev === ours.dev;
 }
 
-/** Runs `ip` or `tc` inside a network namespace. Throws NETWORK with what the tool printed. */
-export async function runInNamespace(path: string, tool: 'ip' | 'tc', args: readonly string[]): Promise<string> {
+type NetworkTool = 'ip' | 'tc' | 'iptables' | 'sysctl';
+
+/** Runs a network tool inside a network namespace. Throws NETWORK with what the tool printed. */
+export async function runInNamespace(path: string, tool: NetworkTool, args: readonly string[]): Promise<string> {
   try {
     const { stdout } = await run('nsenter', [`--net=${path}`, '--', tool, ...args], {
       timeout: timeoutMs,
