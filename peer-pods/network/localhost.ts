@@ -31,8 +31,12 @@ export async function connectLocalhost(netnsPath: string, tap: string, network: 
   await run('ip', 'neighbour', 'replace', machineAddress, ...neighbour);
   // Answers to the namespace stay here: this match without an action comes before the one that redirects everything.
   const filter = ['dev', tap, 'parent', 'ffff:', 'protocol', 'ip', 'prio', '1'];
-  await run('tc', 'filter', 'delete', ...filter).catch(ignoreAbsent);
-  await run('tc', 'filter', 'add', ...filter, 'u32', 'match', 'ip', 'dst', `${namespaceAddress}/32`, 'flowid', '1:1');
+  const filters = (await jsonInNamespace(netnsPath, 'tc', ['filter', 'show', 'dev', tap, 'ingress'])) as {
+    pref?: number;
+  }[];
+  if (!filters.some(({ pref }) => pref === 1)) {
+    await run('tc', 'filter', 'add', ...filter, 'u32', 'match', 'ip', 'dst', `${namespaceAddress}/32`, 'flowid', '1:1');
+  }
   // A packet from 127.0.0.1 may leave by this interface alone.
   await run('sysctl', '-q', '-w', `net.ipv4.conf.${tap}.route_localnet=1`);
   await ensureRule(netnsPath, [
@@ -61,12 +65,4 @@ async function ensureRule(netnsPath: string, rule: readonly string[]): Promise<v
     () => false,
   );
   if (!present) await iptables('-A');
-}
-
-function ignoreAbsent(thrown: unknown): void {
-  if (
-    !(thrown instanceof SealpodError) ||
-    !/No such file|Cannot find|Invalid handle|Invalid argument/i.test(thrown.message)
-  )
-    throw thrown;
 }
