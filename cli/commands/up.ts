@@ -42,7 +42,10 @@ export function addUpCommand(program: Command): void {
         if (!interrupted.aborted && options.detach === true) return;
         if (!interrupted.aborted && options.once !== true) {
           progress.say('the environment runs; try `cli/bin/sealpod status` elsewhere. Ctrl-C ends it.');
+          // Waiting for a signal keeps no process alive by itself.
+          const alive = setInterval(() => undefined, 1 << 30);
           await aborted(interrupted);
+          clearInterval(alive);
         }
       } catch (error) {
         if (!interrupted.aborted) {

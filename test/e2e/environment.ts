@@ -1,9 +1,10 @@
-import { execFile, execFileSync, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { execFile, spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { layoutOf } from '@sealpod/cli/layout';
+import { residueOf } from './residue.ts';
 
 export const root = fileURLToPath(new URL('../..', import.meta.url));
 const sealpod = join(root, 'cli/bin/sealpod');
@@ -69,36 +70,13 @@ export class TestEnvironment {
     return JSON.parse(readFileSync(join(this.home, 'state.json'), 'utf8'));
   }
 
-  /** What of this environment is left on the machine: processes, mounts, bridges, taps, namespaces. Empty where all is gone. */
+  /** What of this environment is left on the machine; empty where all is gone. See `residueOf`. */
   residue(): string[] {
-    const found: string[] = [];
-    const { runDirectory } = this;
-    for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)) {
-      const file = `/proc/${pid}/cmdline`;
-      const text = existsSync(file) ? readTolerant(file).replaceAll('\0', ' ') : '';
-      if (text.includes(this.home) || text.includes(runDirectory)) found.push(`process ${pid}: ${text.slice(0, 200)}`);
-    }
-    for (const line of readFileSync('/proc/self/mounts', 'utf8').split('\n')) {
-      if (line.includes(this.home) || line.includes(runDirectory)) found.push(`mount ${line}`);
-    }
-    const links = execFileSync('ip', ['-o', 'link', 'show'], { encoding: 'utf8' });
-    const bridge = existsSync(join(this.home, 'state.json')) ? String(this.state()['bridge']) : 'spd-none';
-    for (const line of links.split('\n').filter((text) => text.includes(bridge))) found.push(`link ${line}`);
-    if (existsSync(runDirectory)) found.push(`directory ${runDirectory}`);
-    return found;
+    return residueOf(this);
   }
 
   async remove(): Promise<void> {
     await this.sealpod('down');
     rmSync(this.home, { recursive: true, force: true });
-  }
-}
-
-function readTolerant(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH')) return '';
-    throw error;
   }
 }
