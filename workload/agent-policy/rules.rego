@@ -162,7 +162,7 @@ create_problems := {problem("OCI.Annotations[io.kubernetes.cri.container-name]",
 
 default nearest := ""
 
-nearest := sprintf("; nearest allowed: container %q", [wanted_name]) if {
+nearest := sprintf("; nearest allowed: container \"%s\"", [wanted_name]) if {
 	not is_sandbox
 	wanted
 }
@@ -443,7 +443,7 @@ repeated_mounts := {problem("OCI.Mounts", "each destination once", [mount.destin
 }
 
 # Storages: the image, by digest, and the empty directories of the pod.
-storage_problems := ((unknown_storages | image_problems) | image_count_problems) | repeated_storages
+storage_problems := ((unknown_storages | missing_storages) | (image_problems | image_count_problems)) | repeated_storages
 
 unknown_storages := {problem(sprintf("storages[%s]", [storage.mount_point]), expected, storage) |
 	some storage in input.storages
@@ -452,11 +452,16 @@ unknown_storages := {problem(sprintf("storages[%s]", [storage.mount_point]), exp
 	expected := object.get(wanted.storages, storage.mount_point, wanted.storages)
 }
 
+missing_storages := {problem(sprintf("storages[%s]", [mount_point]), allowed, null) |
+	some mount_point, allowed in wanted.storages
+	not mount_point in {storage.mount_point | some storage in input.storages}
+}
+
 storage_allowed(storage) if {
 	allowed := wanted.storages[storage.mount_point]
 	[storage.driver, storage.source, storage.fstype] == [allowed.driver, allowed.source, allowed.fstype]
 	storage.driver_options == []
-	is_boolean(storage.shared)
+	storage.shared == false
 	fs_group_allowed(storage.fs_group)
 	every option in storage.options {
 		regex.match(`^(mode=0?[0-7]{3,4}|size=[0-9]{1,15}|fsgid=[0-9]{1,10})$`, option)
@@ -540,16 +545,18 @@ rlimit_allowed(limit) if {
 # Pod Security Standard "restricted", once more and apart from what the pod says.
 default pod_security_problems := set()
 
-pod_security_problems := unequal({
+pod_security_problems := unequal(restricted_facts) if policy_data.pod.security == "restricted"
+
+restricted_facts := {
 	"OCI.Process.NoNewPrivileges (restricted)": [true, process.NoNewPrivileges],
 	"OCI.Process.User.UID (restricted)": [true, process.User.UID != 0],
-	"OCI.Process.Capabilities (restricted)": [set(), {name |
-		some name in process.Capabilities.Bounding
-		name != "CAP_NET_BIND_SERVICE"
-	}],
-}) if {
-	policy_data.pod.security == "restricted"
+	"OCI.Process.Capabilities (restricted)": [[], further_capabilities],
 }
+
+further_capabilities := [name |
+	some name in process.Capabilities.Bounding
+	name != "CAP_NET_BIND_SERVICE"
+]
 
 # ---- Life of containers. A container runs once at a time, and after those that the pod wants before it.
 
@@ -578,11 +585,11 @@ start_problems := {problem("container_id", "a container that was created", input
 
 start_problems := running_problems | order_problems if started_name
 
-running_problems := {problem("container_id", sprintf("one container %q at a time", [started_name]), input.container_id) |
+running_problems := {problem("container_id", sprintf("one container %s at a time", [started_name]), input.container_id) |
 	data.pstate[running_key(started_name)]
 }
 
-order_problems := {problem("container_id", sprintf("%q after container %q", [started_name, before]), input.container_id) |
+order_problems := {problem("container_id", sprintf("%s after container %s", [started_name, before]), input.container_id) |
 	some before in policy_data.containers[started_name].after
 	not data.pstate[concat("", ["ran:", before])]
 }
@@ -763,15 +770,16 @@ is_size(value) := true if {
 	value <= 268435456
 }
 
-content_problems := {problem("path", "a volume of the pod", input.path) | count(volumes_of_copy) == 0}
+content_problems := unknown_copies | changed_copies
 
-content_problems := {problem(sprintf("content of %s in volume %s", [copy_path, copy_name]), expected, actual) |
+unknown_copies := {problem("path", "a volume of the pod", input.path) | count(volumes_of_copy) == 0}
+
+changed_copies := {found |
 	count(volumes_of_copy) > 0
 	not copy_allowed
 	expected := [volume.files | some volume in volumes_of_copy]
 	actual := [input.file_size, object.get(input, "data_sha256", null), input.symlink_target]
-} if {
-	count(volumes_of_copy) > 0
+	found := problem(sprintf("content of %s in volume %s", [copy_path, copy_name]), expected, actual)
 }
 
 volumes_of_copy := [volume |
@@ -855,11 +863,11 @@ is_hardware_address(text) := true if {
 	text != "00:00:00:00:00:00"
 }
 
-UpdateRoutesRequest := verdict("UpdateRoutesRequest", {problem("routes.Routes", "a route that is not of this machine alone", route) |
+UpdateRoutesRequest := verdict("UpdateRoutesRequest", route_problems) if is_array(input.routes.Routes)
+
+route_problems := {problem("routes.Routes", "a route that is not of this machine alone", route) |
 	some route in input.routes.Routes
 	not route_allowed(route)
-}) if {
-	is_array(input.routes.Routes)
 }
 
 route_allowed(route) if {
@@ -868,11 +876,11 @@ route_allowed(route) if {
 	not startswith(route.source, "127.")
 }
 
-AddARPNeighborsRequest := verdict("AddARPNeighborsRequest", {problem("neighbors.ARPNeighbors", "a neighbour of the pod's network", neighbour) |
+AddARPNeighborsRequest := verdict("AddARPNeighborsRequest", neighbour_problems) if is_array(input.neighbors.ARPNeighbors)
+
+neighbour_problems := {problem("neighbors.ARPNeighbors", "a neighbour of the pod's network", neighbour) |
 	some neighbour in input.neighbors.ARPNeighbors
 	not neighbour_allowed(neighbour)
-}) if {
-	is_array(input.neighbors.ARPNeighbors)
 }
 
 neighbour_allowed(neighbour) if {
