@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { guestNetworkRequests } from './guest-requests.ts';
 import { inspectPodNetwork } from './inspect.ts';
+import { connectLocalhost } from './localhost.ts';
 import { checkNamespace, jsonInNamespace, namespaceExists, runInNamespace } from './namespace.ts';
 import { setUpTap, tapName, tearDownTap } from './tap.ts';
 
@@ -185,6 +186,39 @@ describe.skipIf(unprivileged)(`pod network${why}`, () => {
       expect(answered().trim()).toBe('1000000');
       await tearDownTap(path);
       expect(answered).toThrow(/ECONNREFUSED/); // the namespace's own stack answers again
+    } finally {
+      server.kill('SIGKILL');
+    }
+  });
+
+  it("leads the namespace's localhost to the VM, again and again to the same effect", async () => {
+    addresses();
+    ip('netns', 'add', vm);
+    const card = ['name', 'eth0', 'address', '02:00:00:00:00:01', 'netns', vm];
+    ip('link', 'add', tapName, 'netns', pod, 'type', 'veth', 'peer', ...card);
+    ip('-n', vm, 'link', 'set', 'eth0', 'up');
+    await setUpTap(path, 'eth0', { mtu: 1430 });
+    const network = await inspectPodNetwork(path, [tapName]);
+    if (!network) throw new Error('no network');
+    const connected = await connectLocalhost(path, tapName, network);
+    expect(await connectLocalhost(path, tapName, network)).toEqual(connected);
+    // What the guest agent does with it.
+    for (const { address, prefixLength } of connected.addresses.filter((item) => !item.address.includes(':')))
+      ip('-n', vm, 'address', 'add', `${address}/${prefixLength}`, 'dev', 'eth0');
+    for (const { address, macAddress } of connected.neighbours)
+      ip('-n', vm, 'neighbour', 'replace', address, 'lladdr', macAddress, 'dev', 'eth0', 'nud', 'permanent');
+    const serve = "require('net').createServer((s) => s.end('in the VM')).listen(7, () => console.log('up'))";
+    const server = spawn('ip', ['netns', 'exec', vm, process.execPath, '-e', serve], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    try {
+      await once(server.stdout, 'data');
+      const ask = "require('net').connect(7,'127.0.0.1').on('data',(d)=>console.log(String(d)))";
+      const answer = execFileSync('ip', ['netns', 'exec', pod, process.execPath, '-e', ask], {
+        encoding: 'utf8',
+        timeout: 10_000,
+      });
+      expect(answer).toBe('in the VM\n');
     } finally {
       server.kill('SIGKILL');
     }
