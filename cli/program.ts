@@ -11,6 +11,7 @@ import { addPolicyCommands } from './commands/policy.ts';
 import { addReferenceValueCommands } from './commands/reference-value.ts';
 import { addRunCommands } from './commands/run.ts';
 import { addSecretCommands } from './commands/secret.ts';
+import { addTransformCommand } from './commands/transform.ts';
 import { addUpCommand } from './commands/up.ts';
 
 /** The `sealpod` command line: thin verbs over the parts. */
@@ -37,6 +38,7 @@ export function createProgram(): Command {
   addLogsCommand(program);
   addExecCommand(program);
   addExplainCommand(program);
+  addTransformCommand(program);
   addClusterCommands(program);
   return program;
 }

@@ -2,6 +2,7 @@ import { SealpodError } from '@sealpod/protocol/errors';
 import type { Command } from 'commander';
 import { writeResult } from '../terminal/output.ts';
 import { globalOptions, kbsClientFor, readText } from './context.ts';
+import { addPolicyGenerateCommand } from './policy-generate.ts';
 
 type PolicyKind = 'resource' | 'attestation';
 
@@ -35,7 +36,9 @@ function address(kind: string, id: string): string {
 export function addPolicyCommands(program: Command): void {
   const policy = program
     .command('policy')
-    .description('Rego policies: resource (who gets a secret) and attestation (what is trustworthy)');
+    .description(
+      'Rego policies: resource (who gets a secret), attestation (what is trustworthy), agent (what a pod may do)',
+    );
 
   policy
     .command('put')
@@ -115,6 +118,8 @@ export function addPolicyCommands(program: Command): void {
       );
       if (kind === 'resource' && result.values['data.policy.allow'] !== true) process.exitCode = 1;
     });
+
+  addPolicyGenerateCommand(policy);
 }
 
 function parseJsonFile(file: string): unknown {
