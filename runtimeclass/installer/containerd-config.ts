@@ -67,6 +67,10 @@ const builtinRunc: Table = { containerd: { runtimes: { runc: { runtime_type: 'io
 /**
  * Since 2.1 images are pulled by the transfer service, which unpacks for the snapshotters listed here alone. A list takes
  * the place of the built-in one, so the node's own entries, or that of the default snapshotter, come first.
+ *
+ * Ours is for no kind of configuration: containerd then downloads the layers and unpacks none, until a container is made,
+ * when our snapshotter says that they are there. Without the download a plain pod of the same image would find an image
+ * without layers, and never start.
  */
 function unpackTable(configuration: Record<string, unknown>): Table {
   const platform = `linux/${process.arch === 'x64' ? 'amd64' : process.arch}`;
@@ -74,8 +78,9 @@ function unpackTable(configuration: Record<string, unknown>): Table {
   const transfer = isTable(plugins) ? plugins[transfer3] : undefined;
   const own = isTable(transfer) ? transfer['unpack_config'] : undefined;
   const entry = (snapshotter: string): Table => ({ platform, snapshotter, differ: 'walking' });
+  const ours = { ...entry(snapshotterName), config_type: 'application/vnd.sealpod.none' };
   const present = Array.isArray(own) ? (own.filter(isTable) as Table[]) : [entry('overlayfs')];
-  return { unpack_config: [...present, entry(snapshotterName)] };
+  return { unpack_config: [...present, ours] };
 }
 
 /**
