@@ -6,7 +6,7 @@ import { buildImage, type ImageEntry, pushImage } from '@sealpod/cli/image';
 import { agentPolicy, type ContainerPolicy, podInitdata } from '@sealpod/cli/pod';
 import { type ClusterState, readClusterState } from '@sealpod/cluster';
 import { encodeInitdataAnnotation } from '@sealpod/protocol/initdata';
-import { parseReference } from '@sealpod/registry';
+import { parseReference, RegistryClient } from '@sealpod/registry';
 import { type CommandResult, run, TestEnvironment } from '../e2e/environment.ts';
 
 /** A container of a test's pod, as in its manifest. The agent policy pins its image and command. */
@@ -100,14 +100,42 @@ export class TestCluster extends TestEnvironment {
     }
   }
 
-  /** The annotation that tells a pod's guest what it may run. */
-  initdataAnnotation(pod: TestPod): Record<string, string> {
+  /** An image in the environment's registry, by digest. */
+  async resolve(name: string): Promise<string> {
+    const [repository = '', tag = ''] = name.split(':');
+    const registry = String(this.state()['registry']);
+    const client = new RegistryClient({ registry, plainHttpHosts: new Set([registry]) });
+    try {
+      return `${registry}/${repository}@${(await client.fetchManifest(repository, tag)).digest}`;
+    } finally {
+      client.close();
+    }
+  }
+
+  /** Removes an image from the node, as the kubelet does to have space. */
+  removeImage(image: string): void {
+    const { programs, containerdSocket } = this.cluster;
+    const ctr = (...args: readonly string[]) =>
+      execFileSync(join(programs, 'ctr'), ['-a', containerdSocket, '-n', 'k8s.io', 'images', ...args], {
+        encoding: 'utf8',
+      });
+    const digest = image.split('@')[1] ?? image;
+    const names = ctr('ls')
+      .split('\n')
+      .filter((line) => line.includes(digest))
+      .map((line) => line.split(' ')[0] ?? '');
+    if (names.length === 0) throw new Error(`${image} is not on the node`);
+    ctr('rm', '--sync', ...names);
+  }
+
+  /** What a pod's guest is told: what it may run, and whom it may ask. */
+  initdata(pod: TestPod): string {
     const containers = [...(pod.initContainers ?? []), ...pod.containers].map(
       ({ command, image = this.#image }): ContainerPolicy => ({ image, args: command }),
     );
     const [repository = '', digest = ''] = (containers[0]?.image ?? '').split('@');
     const state = this.state();
-    const initdata = podInitdata({
+    return podInitdata({
       kbsUrl: String(state['kbsUrl']),
       kbsCertificatePem: readFileSync(String(state['kbsCertificateFile']), 'utf8'),
       plainHttpRegistries: [repository.split('/')[0] ?? ''],
@@ -115,7 +143,6 @@ export class TestCluster extends TestEnvironment {
       imageDigests: [digest],
       agentPolicy: agentPolicy({ containers, commands: pod.commands ?? [], allowExec: pod.allowExec ?? true }),
     });
-    return { 'io.katacontainers.config.hypervisor.cc_init_data': encodeInitdataAnnotation(initdata) };
   }
 
   /** A pod template (metadata and spec) that runs in a machine of its own. */
@@ -124,7 +151,10 @@ export class TestCluster extends TestEnvironment {
     return {
       metadata: {
         labels: { app: pod.name, ...pod.labels },
-        annotations: { ...pod.annotations, ...this.initdataAnnotation(pod) },
+        annotations: {
+          ...pod.annotations,
+          'io.katacontainers.config.hypervisor.cc_init_data': encodeInitdataAnnotation(this.initdata(pod)),
+        },
       },
       spec: {
         runtimeClassName: 'sealpod',
@@ -155,13 +185,18 @@ export class TestCluster extends TestEnvironment {
     return result.stdout;
   }
 
+  /** As `ok`, with text on standard input. */
+  async withInput(input: string, ...args: readonly string[]): Promise<string> {
+    const { programs, kubeconfig } = this.cluster;
+    const all = ['--kubeconfig', kubeconfig, ...args];
+    const result = await run(join(programs, 'kubectl'), all, process.env, input);
+    if (result.code !== 0) throw new Error(`kubectl ${args.join(' ')}: exit ${result.code}\n${result.stderr}`);
+    return result.stdout;
+  }
+
   /** Creates or changes objects. */
   async apply(...objects: readonly object[]): Promise<void> {
-    const { programs, kubeconfig } = this.cluster;
-    const list = JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects });
-    const args = ['--kubeconfig', kubeconfig, 'apply', '-f', '-'];
-    const result = await run(join(programs, 'kubectl'), args, process.env, list);
-    if (result.code !== 0) throw new Error(`kubectl apply: exit ${result.code}\n${result.stderr}`);
+    await this.withInput(JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects }), 'apply', '-f', '-');
   }
 
   async get(...args: readonly string[]): Promise<Record<string, unknown>> {
