@@ -28,7 +28,7 @@ export function addExecCommand(program: Command): void {
             cmd: [...args],
             tty,
             // containerd 1.6 ends a terminal's output when its input ends, and a WebSocket without input ends at once.
-          stdin: options.stdin === true || tty,
+            stdin: options.stdin === true || tty,
             stdout: true,
             stderr: !tty,
           });

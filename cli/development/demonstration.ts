@@ -1,4 +1,6 @@
+import type { Decision } from '@sealpod/kbs/audit';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { failures } from '@sealpod/protocol/verdict';
 import { readText } from '../commands/context.ts';
 import { decisionsOf, tellDecisions } from '../commands/explain.ts';
 import { encryptIntoEnvironment, pushExampleImage } from '../image/environment.ts';
@@ -62,23 +64,42 @@ export async function demonstrate(
       state,
       { ...request, name: 'altered', podVmImage: 'altered' },
       initdata,
-      stage,
+      (name, run) => progress.refusable(name, run),
     ).then(
       () => undefined,
       (thrown: unknown) => asSealpodError(thrown),
     );
-    if (refusal === undefined)
-      throw new SealpodError('INTERNAL', 'the altered machine got the key', {
-        expected: 'a refusal',
-        actual: 'a running pod',
-      });
-    const { correlationId } = refusal.detail;
-    if (correlationId === undefined) throw refusal;
-    progress.say(`  refused with ${refusal.code}, as it must be; sealpod explain ${correlationId}`);
-    progress.say(indent(tellDecisions(await decisionsOf(client, correlationId), false)));
+    const { code, correlationId } = expectRefusal(refusal);
+    const decisions = await decisionsOf(client, correlationId);
+    expectDifference(decisions, 'command line');
+    progress.say(`  refused with ${code}, as it must be; sealpod explain ${correlationId}`);
+    progress.say(indent(tellDecisions(decisions, false)));
   } finally {
     cri.close();
   }
+}
+
+function expectRefusal(refusal: SealpodError | undefined): { readonly code: string; readonly correlationId: string } {
+  if (refusal === undefined) {
+    throw new SealpodError('INTERNAL', 'the altered machine got the key', {
+      expected: 'a refusal',
+      actual: 'a running pod',
+    });
+  }
+  const { correlationId } = refusal.detail;
+  // Without an id it is not the key broker that refused: something else failed, and that is what is to be told.
+  if (correlationId === undefined) throw refusal;
+  return { code: refusal.code, correlationId };
+}
+
+/** The refusal must be for the component that was altered, and for no other reason. */
+function expectDifference(decisions: readonly Decision[], component: string): void {
+  const failed = decisions.flatMap(({ verdict }) => (verdict === undefined ? [] : failures(verdict)));
+  if (failed.some(({ check, code }) => check === component && code === 'RV_MISMATCH')) return;
+  throw new SealpodError('INTERNAL', `the altered machine was refused, but not for its ${component}`, {
+    expected: `RV_MISMATCH of ${component}`,
+    actual: failed.map(({ check, code }) => `${code} of ${check}`).join(', ') || 'no failed check',
+  });
 }
 
 function indent(text: string): string {

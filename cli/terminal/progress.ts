@@ -19,7 +19,16 @@ export class Progress {
    *
    * @throws the reason of the abortion, where the task was interrupted before the step
    */
-  async step<T>(name: string, run: () => Promise<T> | T, note?: (result: T) => string): Promise<T> {
+  step<T>(name: string, run: () => Promise<T> | T, note?: (result: T) => string): Promise<T> {
+    return this.#step(name, run, 'failed', note);
+  }
+
+  /** As `step`, for one that is expected to be refused. */
+  refusable<T>(name: string, run: () => Promise<T> | T): Promise<T> {
+    return this.#step(name, run, 'refused');
+  }
+
+  async #step<T>(name: string, run: () => Promise<T> | T, failure: string, note?: (result: T) => string): Promise<T> {
     this.#signal?.throwIfAborted();
     const start = performance.now();
     try {
@@ -30,7 +39,7 @@ export class Progress {
       this.#print('ok', name, milliseconds, text);
       return result;
     } catch (error) {
-      this.#print('failed', name, Math.round(performance.now() - start));
+      this.#print(failure, name, Math.round(performance.now() - start));
       throw error;
     }
   }
@@ -53,6 +62,6 @@ export class Progress {
   #print(state: string, name: string, milliseconds: number, note?: string): void {
     if (this.interrupted) return;
     const duration = `${(milliseconds / 1000).toFixed(1)} s`.padStart(7);
-    process.stderr.write(`${state.padEnd(6)} ${duration}  ${name}${note === undefined ? '' : `: ${note}`}\n`);
+    process.stderr.write(`${state.padEnd(7)} ${duration}  ${name}${note === undefined ? '' : `: ${note}`}\n`);
   }
 }
