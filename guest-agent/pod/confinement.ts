@@ -22,6 +22,21 @@ export function segmentsBelow(root: string, path: string): string[] {
   return segments;
 }
 
+/**
+ * Folders below the agent's root that belong to the host: copied files, shared memory, volumes. All others hold images,
+ * root file systems and configurations with opened secrets, and no request may name them as a volume.
+ */
+const hostFolders = ['shared', 'sandbox'];
+
+/** As {@link segmentsBelow}, in a folder of the host's. Throws INVALID_ARGUMENT. */
+export function segmentsOfVolume(root: string, path: string): string[] {
+  const segments = segmentsBelow(root, path);
+  if (segments.length < 2 || !hostFolders.includes(segments[0] ?? '')) {
+    throw invalidArgument(`path ${JSON.stringify(path)} is not below ${hostFolders.join(' or ')} of ${root}`);
+  }
+  return segments;
+}
+
 /** Throws INVALID_ARGUMENT where one of the folders from `root` to the last of `segments` is there but no folder. */
 export async function refuseLinkedFolders(root: string, segments: readonly string[]): Promise<void> {
   let folder = root;
@@ -36,10 +51,14 @@ export async function refuseLinkedFolders(root: string, segments: readonly strin
   }
 }
 
-/** The real path of an existing `path`, which must be `root` or below it also with all links followed. */
-export async function realPathBelow(root: string, path: string): Promise<string> {
+/**
+ * The real path of an existing `path` in a folder of the host's, where it must lie also with all links followed: the host
+ * and the containers may have put links there. Throws INVALID_ARGUMENT.
+ */
+export async function realVolumePath(root: string, path: string): Promise<string> {
+  segmentsOfVolume(root, path);
   const [realRoot, real] = await Promise.all([realpath(root), realpath(path)]);
-  const way = relative(realRoot, real);
-  if (way === '..' || way.startsWith(`..${sep}`)) throw invalidArgument(`${path} leads outside of ${root}`);
+  const [folder = ''] = relative(realRoot, real).split(sep);
+  if (!hostFolders.includes(folder)) throw invalidArgument(`${path} leads outside of the volumes of ${root}`);
   return real;
 }

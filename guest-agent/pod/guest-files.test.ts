@@ -1,14 +1,27 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { StorageSchema } from '@sealpod/protocol/gen/kata/agent_pb';
+import { MountSchema } from '@sealpod/protocol/gen/kata/oci_pb';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { resolveBindSources } from './mounts.ts';
 import { OutOfMemoryEvents } from './out-of-memory.ts';
 import { OutputBuffer } from './output-buffer.ts';
 import { readStatistics } from './statistics.ts';
 import { StorageTable } from './storage.ts';
 import { applySysctls } from './sysctl.ts';
+import { readStart } from './volume-file.ts';
 
 let base: string;
 beforeEach(() => {
@@ -51,7 +64,7 @@ describe('storages', () => {
       { driver: 'ephemeral', mountPoint: '/mnt' },
       { driver: 'ephemeral', mountPoint: `${base}/../x` },
       { driver: 'local', mountPoint: join(base, 'link/x') },
-      { driver: 'local', options: ['mode=rwx'], mountPoint: join(base, 'x') },
+      { driver: 'local', options: ['mode=rwx'], mountPoint: join(base, 'sandbox/x') },
     ];
     for (const storage of refused)
       await expect(table().attach(create(StorageSchema, storage)), storage.mountPoint).rejects.toMatchObject({
@@ -61,7 +74,73 @@ describe('storages', () => {
   });
 });
 
+describe('storages that would change what is measured or checked', () => {
+  const commands: string[] = [];
+  const attach = (storage: object) =>
+    new StorageTable(
+      base,
+      async (command, arguments_) => `${commands.push([command, ...arguments_].join(' '))}`,
+    ).attach(create(StorageSchema, storage));
+
+  it('nothing is put over a root file system, an image or another part of the agent’s folder', async () => {
+    for (const place of ['c1/rootfs', 'c1/rootfs/etc', 'image/images', 'shared', 'sandbox']) {
+      for (const driver of ['ephemeral', 'local'])
+        await expect(attach({ driver, mountPoint: join(base, place) }), place).rejects.toMatchObject({ status: 3 });
+    }
+    expect(commands).toEqual([]);
+  });
+
+  it('options of mount(8) beyond those of a tmpfs are refused', async () => {
+    const mountPoint = join(base, 'sandbox/e');
+    for (const option of ['remount', 'bind', 'X-mount.subdir=etc', 'loop', 'size=1m,remount', 'helper=x', 'move']) {
+      await expect(attach({ driver: 'ephemeral', options: [option], mountPoint }), option).rejects.toMatchObject({
+        status: 3,
+      });
+    }
+    expect(commands).toEqual([]);
+  });
+});
+
+describe('a file that a container wrote for the host to read', () => {
+  it('is read to its limit, and is neither a link, a pipe nor a folder', async () => {
+    writeFileSync(join(base, 'message'), 'x'.repeat(10_000));
+    expect(await readStart(join(base, 'message'), 4096)).toBe('x'.repeat(4096));
+    writeFileSync(join(base, 'short'), 'done');
+    expect(await readStart(join(base, 'short'), 4096)).toBe('done');
+    symlinkSync(join(base, 'message'), join(base, 'link'));
+    await expect(readStart(join(base, 'link'), 10)).rejects.toMatchObject({ code: 'ELOOP' });
+    execFileSync('mkfifo', [join(base, 'pipe')]);
+    await expect(readStart(join(base, 'pipe'), 10)).rejects.toMatchObject({ status: 3 });
+    await expect(readStart(base, 10)).rejects.toMatchObject({ status: 3 });
+  });
+});
+
+describe('mounts of volumes', () => {
+  const bind = (source: string) => [create(MountSchema, { destination: '/mnt', type: 'bind', source })];
+
+  it('no configuration, image or root file system of a container is a volume, also through a link inside the root', async () => {
+    mkdirSync(join(base, 'shared/containers/volume'), { recursive: true });
+    mkdirSync(join(base, 'c1/rootfs'), { recursive: true });
+    writeFileSync(join(base, 'c1/config.json'), '{"env":["TOKEN=opened secret"]}');
+    symlinkSync('../../c1/config.json', join(base, 'shared/containers/link'));
+    symlinkSync('volume', join(base, 'shared/containers/inside'));
+    for (const place of ['c1/config.json', 'c1/rootfs', 'shared', 'shared/containers/link']) {
+      await expect(resolveBindSources(base, bind(join(base, place))), place).rejects.toMatchObject({ status: 3 });
+    }
+    const inside = join(base, 'shared/containers/inside');
+    expect([...(await resolveBindSources(base, bind(inside)))]).toEqual([
+      [inside, realpathSync(join(base, 'shared/containers/volume'))],
+    ]);
+  });
+});
+
 describe('sysctls', () => {
+  it('none opens the loopback interface, where the REST API listens, to the network', async () => {
+    for (const name of ['net.ipv4.conf.all.route_localnet', 'net.ipv4.conf.eth0.route_localnet']) {
+      await expect(applySysctls(base, { [name]: '1' }), name).rejects.toMatchObject({ status: 3 });
+    }
+  });
+
   it('sets those of a pod’s namespaces, and none where one is another’s', async () => {
     mkdirSync(join(base, 'net/ipv4'), { recursive: true });
     await applySysctls(base, { 'net.ipv4.ip_unprivileged_port_start': '0' });

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Mount } from '@sealpod/protocol/gen/kata/oci_pb';
 import type { RunCommand } from './command.ts';
-import { realPathBelow, segmentsBelow } from './confinement.ts';
+import { realVolumePath } from './confinement.ts';
 import { invalidArgument } from './failures.ts';
 import { isBindMount } from './oci-spec.ts';
 
@@ -9,15 +9,14 @@ import { isBindMount } from './oci-spec.ts';
 const kernelFileSystems = new Set(['proc', 'sysfs', 'tmpfs', 'devpts', 'mqueue', 'cgroup', 'cgroup2']);
 
 /**
- * Checks a container's mounts and resolves the sources of its bind mounts: each must exist below `root` with every link
- * followed, because the host may have put links there. Throws INVALID_ARGUMENT. Returns real source by written source.
+ * Checks a container's mounts and resolves the sources of its bind mounts: each must exist in a
+ * folder of volumes below `root` with every link followed, because the host may have put links there. Throws INVALID_ARGUMENT. Returns real source by written source.
  */
 export async function resolveBindSources(root: string, mounts: readonly Mount[]): Promise<Map<string, string>> {
   const resolved = new Map<string, string>();
   for (const mount of mounts) {
     if (isBindMount(mount)) {
-      segmentsBelow(root, mount.source);
-      resolved.set(mount.source, await realPathBelow(root, mount.source));
+      resolved.set(mount.source, await realVolumePath(root, mount.source));
     } else if (!kernelFileSystems.has(mount.type)) {
       throw invalidArgument(`mount of type ${JSON.stringify(mount.type)} at ${mount.destination} is not supported`);
     }

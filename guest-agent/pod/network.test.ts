@@ -65,6 +65,12 @@ describe.skipIf(reason !== undefined)(`guest network${reason ? ` (skipped: ${rea
     );
   });
 
+  it('the loopback interface, where the REST API listens, is not the host’s to rename or to change', async () => {
+    const loopback = fromJson(InterfaceSchema, { name: 'lo9', hwAddr: '00:00:00:00:00:00' });
+    await expect(inNamespace.updateInterface(loopback)).rejects.toThrow(/no interface has the hardware address/);
+    expect((await inNamespace.interfaces()).map(({ name }) => name)).toContain('lo');
+  });
+
   it('puts routes in place, those of networks first, and takes others away', async () => {
     await inNamespace.updateInterface(wanted);
     ip('-n', namespace, 'route', 'add', '198.51.100.0/24', 'dev', 'eth0');
@@ -119,6 +125,8 @@ describe('values of network requests', () => {
     { name: 'eth0', hwAddr, mtu: '70000' },
     { name: 'eth0', hwAddr, IPAddresses: [{ address: '10.0.0.1', mask: '33' }] },
     { name: 'eth0', hwAddr, IPAddresses: [{ address: 'name', mask: '8' }] },
+    { name: 'eth0', hwAddr, IPAddresses: [{ address: '127.0.0.1', mask: '8' }] },
+    { name: 'eth0', hwAddr, IPAddresses: [{ family: 'v6', address: '::1', mask: '128' }] },
   ])('refuses interface %j before any command', async (json) => {
     await expect(network.updateInterface(fromJson(InterfaceSchema, json))).rejects.toMatchObject({ status: 3 });
     expect(commands).toEqual([]);

@@ -1,4 +1,4 @@
-import { isIP } from 'node:net';
+import { BlockList, isIP } from 'node:net';
 import { type ARPNeighbor, type Interface, IPFamily, type Route } from '@sealpod/protocol/gen/kata/types_pb';
 import type { RunCommand } from './command.ts';
 import { invalidArgument, notFound } from './failures.ts';
@@ -6,6 +6,9 @@ import { invalidArgument, notFound } from './failures.ts';
 const deviceName = /^[a-zA-Z0-9][a-zA-Z0-9_.:-]{0,14}$/;
 const hardwareAddress = /^(?:[0-9a-f]{2}:){5}[0-9a-f]{2}$/i;
 const maxMtu = 65_536n;
+const loopback = new BlockList();
+loopback.addSubnet('127.0.0.0', 8, 'ipv4');
+loopback.addAddress('::1', 'ipv6');
 const ipv6 = IPFamily.v6;
 /** Neighbour states of linux/neighbour.h that make sense to set. */
 const neighbourStates: Readonly<Record<number, string>> = { 2: 'reachable', 4: 'stale', 64: 'noarp', 128: 'permanent' };
@@ -54,9 +57,12 @@ export class GuestNetwork {
     const name = checkedDevice(wanted.name === '' ? wanted.device : wanted.name);
     const hardware = checkedHardwareAddress(wanted.hwAddr);
     const addresses = wanted.IPAddresses.map((item) => checkedPrefix(`${item.address}/${item.mask}`));
+    const local = addresses.find(isLoopbackPrefix);
+    if (local !== undefined) throw invalidArgument(`${local} belongs to the loopback interface`);
     if (wanted.mtu > maxMtu) throw invalidArgument(`mtu ${wanted.mtu} is out of range`);
     const present = await this.interfaces();
-    const found = present.find((item) => item.hwAddr.toLowerCase() === hardware);
+    // The loopback interface has an address too, all zeros; it is the guest's own.
+    const found = present.find((item) => item.hwAddr.toLowerCase() === hardware && item.type !== 'loopback');
     if (found === undefined) throw notFound(`no interface has the hardware address ${hardware}`);
     if (found.name !== name) {
       await this.#run('ip', ['link', 'set', 'dev', found.name, 'down']);
@@ -181,6 +187,12 @@ function routeArguments(route: RouteInit): { gateway: boolean; ipFamily: string;
 
 function family(number: IPFamily): '-4' | '-6' {
   return number === ipv6 ? '-6' : '-4';
+}
+
+/** Whether a prefix reaches into 127.0.0.0/8 or is ::1, where the guest's own services listen. */
+function isLoopbackPrefix(prefix: string): boolean {
+  const [address = ''] = prefix.split('/');
+  return loopback.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4');
 }
 
 function checkedDevice(name: string): string {

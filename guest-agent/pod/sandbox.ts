@@ -10,7 +10,7 @@ import type {
 } from '@sealpod/protocol/gen/kata/agent_pb';
 import type { LinuxResources, Spec } from '@sealpod/protocol/gen/kata/oci_pb';
 import type { RunCommand } from './command.ts';
-import { checkedId, realPathBelow, segmentsBelow } from './confinement.ts';
+import { checkedId, realVolumePath } from './confinement.ts';
 import { Container } from './container.ts';
 import { copyFile, type FileCopy } from './copy-file.ts';
 import type { ContainerProcess, Crun } from './crun.ts';
@@ -24,6 +24,7 @@ import type { PodPaths } from './paths.ts';
 import { StorageTable } from './storage.ts';
 import { applySysctls } from './sysctl.ts';
 import { type SecretUnsealer, unsealEnvironment } from './unsealing.ts';
+import { readStart } from './volume-file.ts';
 
 export interface SandboxDependencies {
   readonly images: ImagePuller;
@@ -235,9 +236,7 @@ export class Sandbox {
     const destination = spec.Annotations[terminationPathKey] ?? defaultTerminationPath;
     const mount = spec.Mounts.find((item) => item.destination === destination);
     if (mount === undefined) return '';
-    segmentsBelow(this.#with.paths.root, mount.source);
-    const bytes = await readFile(await realPathBelow(this.#with.paths.root, mount.source));
-    return bytes.subarray(0, maxTerminationBytes).toString('utf8');
+    return readStart(await realVolumePath(this.#with.paths.root, mount.source), maxTerminationBytes);
   }
 
   /** Throws NOT_FOUND. */

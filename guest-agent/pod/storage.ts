@@ -1,7 +1,7 @@
 import { chmod, lchown, mkdir } from 'node:fs/promises';
 import type { Storage } from '@sealpod/protocol/gen/kata/agent_pb';
 import type { RunCommand } from './command.ts';
-import { refuseLinkedFolders, segmentsBelow } from './confinement.ts';
+import { refuseLinkedFolders, segmentsOfVolume } from './confinement.ts';
 import { invalidArgument } from './failures.ts';
 
 /** Storage drivers of this agent, as GuestDetails names them. */
@@ -9,6 +9,9 @@ export const storageDrivers = ['ephemeral', 'image_guest_pull', 'local'] as cons
 
 const defaultDirectoryMode = 0o755;
 const groupModeBits = 0o2770;
+/** What mount(8) may be told of a tmpfs: no `remount`, `bind` or `X-mount` of the host's choice. */
+const temporaryFileSystemOption =
+  /^(?:ro|rw|(?:no)?(?:exec|suid|dev|atime|diratime)|relatime|strictatime|(?:size|nr_blocks|nr_inodes)=[0-9]{1,18}[kmg%]?|mode=[0-7]{1,5}|[ug]id=[0-9]{1,10}|huge=[a-z_]{1,16})$/i;
 
 interface Mounted {
   users: number;
@@ -17,7 +20,7 @@ interface Mounted {
 
 /**
  * What `ephemeral` and `local` storages of the pod occupy. A mount point that several containers name (an emptyDir) is made
- * once and taken away with its last user. Everything is below `root`.
+ * once and taken away with its last user. Everything is in the folders of volumes below `root`.
  */
 export class StorageTable {
   readonly #root: string;
@@ -59,7 +62,7 @@ export class StorageTable {
   }
 
   async #make(storage: Storage): Promise<boolean> {
-    const segments = segmentsBelow(this.#root, storage.mountPoint);
+    const segments = segmentsOfVolume(this.#root, storage.mountPoint);
     await refuseLinkedFolders(this.#root, segments);
     switch (storage.driver) {
       case 'ephemeral':
@@ -74,8 +77,10 @@ export class StorageTable {
   }
 
   async #mountTmpfs(storage: Storage): Promise<void> {
-    await mkdir(storage.mountPoint, { recursive: true, mode: defaultDirectoryMode });
     const options = storage.options.filter((option) => option !== '' && !option.startsWith('fsgid='));
+    const unknown = options.find((option) => !temporaryFileSystemOption.test(option));
+    if (unknown !== undefined) throw invalidArgument(`storage option ${JSON.stringify(unknown)} is not supported`);
+    await mkdir(storage.mountPoint, { recursive: true, mode: defaultDirectoryMode });
     const arguments_ = options.length === 0 ? [] : ['-o', options.join(',')];
     await this.#run('mount', ['-t', 'tmpfs', ...arguments_, 'tmpfs', storage.mountPoint]);
     await applyGroup(storage);

@@ -7,7 +7,7 @@ import { AttestationAgent } from '../attestation-agent/attestation-agent.ts';
 import { createSampleAttester } from '../attesters/sample/sample-attester.ts';
 import { DataHub } from '../data-hub/data-hub.ts';
 import { recording } from '../testing/recorded.ts';
-import { isLoopback, type RestFeatures, type RestServer, startRestServer } from './rest-server.ts';
+import { isLocalHost, isLoopback, type RestFeatures, type RestServer, startRestServer } from './rest-server.ts';
 
 interface RecordedExchange {
   readonly label: string;
@@ -55,9 +55,10 @@ async function start(features: RestFeatures): Promise<RestServer> {
 }
 
 /** Sends the target as it is: no client library normalises it on the way. */
-function send(port: number, method: string, path: string, body?: string): Promise<Answer> {
+function send(port: number, method: string, path: string, body?: string, host?: string): Promise<Answer> {
   return new Promise((resolve, reject) => {
-    const outgoing = request({ host: '127.0.0.1', port, method, path, agent: false }, (incoming) => {
+    const headers = host === undefined ? {} : { host };
+    const outgoing = request({ host: '127.0.0.1', port, method, path, agent: false, headers }, (incoming) => {
       const chunks: Buffer[] = [];
       incoming.on('data', (chunk: Buffer) => chunks.push(chunk));
       incoming.once('end', () =>
@@ -166,5 +167,21 @@ describe('REST API', () => {
     [undefined, false],
   ])('answers a peer at %s: %s', (address, answered) => {
     expect(isLoopback(address)).toBe(answered);
+  });
+});
+
+describe('DNS rebinding', () => {
+  it('a program of the pod that was led here by a foreign name gets no secret', async () => {
+    const { port } = await start('all');
+    const target = '/cdh/resource/default/key/1';
+    for (const host of ['attacker.example', `attacker.example:${port}`, '127.0.0.1.attacker.example', '10.0.0.1']) {
+      const answer = await send(port, 'GET', target, undefined, host);
+      expect([host, answer.status, answer.body.toString()]).toEqual([host, 403, 'Forbidden']);
+    }
+    for (const host of [`127.0.0.1:${port}`, 'localhost', `LocalHost:${port}`, '[::1]:8006']) {
+      expect([host, (await send(port, 'GET', target, undefined, host)).status]).toEqual([host, 200]);
+    }
+    expect(isLocalHost(undefined)).toBe(true);
+    expect(isLocalHost('')).toBe(false);
   });
 });

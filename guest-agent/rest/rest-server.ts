@@ -34,6 +34,7 @@ const maxBodyBytes = 64 * 1024;
 const octets = { 'content-type': 'application/octet-stream' };
 const json = { 'content-type': 'application/json' };
 const badRequest: Answer = { status: 400, body: 'BAD REQUEST' };
+const forbidden: Answer = { status: 403, body: 'Forbidden' };
 const notFound: Answer = { status: 404, body: 'URL NOT FOUND' };
 
 /**
@@ -65,12 +66,21 @@ export function isLoopback(address: string | undefined): boolean {
   return address !== undefined && /^(?:(?:::ffff:)?127\.\d{1,3}\.\d{1,3}\.\d{1,3}|::1)$/.test(address);
 }
 
+/**
+ * Whether a request names this server by an address or name of the loopback interface, or not at all. A browser or fetcher
+ * in the pod that was led here by a foreign name (DNS rebinding) sends that name, and would hand the answer to its owner.
+ */
+export function isLocalHost(host: string | undefined): boolean {
+  return host === undefined || /^(?:127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost|\[::1\])(?::\d{1,5})?$/i.test(host);
+}
+
 function send(response: ServerResponse, { status, body, headers }: Answer): void {
   response.writeHead(status, { ...headers, 'content-length': String(Buffer.byteLength(body)) }).end(body);
 }
 
 async function answer(options: RestServerOptions, request: IncomingMessage): Promise<Answer> {
-  if (!isLoopback(request.socket.remoteAddress)) return { status: 403, body: 'Forbidden' };
+  if (!isLoopback(request.socket.remoteAddress)) return forbidden;
+  if (!isLocalHost(request.headers.host)) return forbidden;
   try {
     return await route(options, request);
   } catch (thrown) {
