@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { setTimeout as delay } from 'node:timers/promises';
+import { killProcess, runningProcesses } from '@sealpod/processes';
 import { root, type TestEnvironment } from './environment.ts';
 
 /** Waits until `condition` gives something else than undefined or false. Throws after `timeoutMs` with `what`. */
@@ -55,6 +56,16 @@ export class Started {
   /** Sends a signal to every process of its group, as a terminal does at Ctrl-C. */
   signalGroup(signal: NodeJS.Signals): void {
     if (this.#child.pid !== undefined && this.#code === undefined) process.kill(-this.#child.pid, signal);
+  }
+
+  /** Kills, of its group, the program whose script is `script`, and nothing else. */
+  kill(script: string): void {
+    const group = this.#child.pid;
+    const program = runningProcesses().find(
+      ({ parent, arguments: words }) => parent === group && words.includes(script),
+    );
+    if (program === undefined) throw new Error(`npm start runs no ${script}`);
+    killProcess(program.pid);
   }
 
   /** Its exit code, once it has ended and all its output is read; negative where a signal ended it. */
