@@ -35,7 +35,7 @@ describe('storages', () => {
     new StorageTable(base, async (command, arguments_) => `${commands.push([command, ...arguments_].join(' '))}`);
   beforeEach(() => commands.splice(0));
 
-  it('mounts once for all users of a mount point', async () => {
+  it('mounts once for all users of a mount point, and keeps it for those that come later, until the pod ends', async () => {
     const storages = table();
     const storage = create(StorageSchema, {
       driver: 'ephemeral',
@@ -46,7 +46,10 @@ describe('storages', () => {
     await storages.detach(storage.mountPoint);
     expect(commands).toEqual([`mount -t tmpfs -o size=1m tmpfs ${storage.mountPoint}`]);
     await storages.detach(storage.mountPoint);
+    await storages.attach(storage);
     await storages.detach(storage.mountPoint);
+    expect(commands).toHaveLength(1);
+    await storages.close();
     expect(commands.slice(1)).toEqual([`umount ${storage.mountPoint}`]);
   });
 

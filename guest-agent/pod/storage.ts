@@ -20,7 +20,7 @@ interface Mounted {
 
 /**
  * What `ephemeral` and `local` storages of the pod occupy. A mount point that several containers name (an emptyDir) is made
- * once and taken away with its last user. Everything is in the folders of volumes below `root`.
+ * once and taken away with the pod. Everything is in the folders of volumes below `root`.
  */
 export class StorageTable {
   readonly #root: string;
@@ -38,12 +38,13 @@ export class StorageTable {
     return this.#inTurn(async () => {
       const known = this.#points.get(storage.mountPoint);
       if (known !== undefined) known.users++;
-      else this.#points.set(storage.mountPoint, { users: 1, mounted: await this.#make(storage) });
+      // The pod itself is a user: what an init container left is there for those that come after it.
+      else this.#points.set(storage.mountPoint, { users: 2, mounted: await this.#make(storage) });
       return storage.mountPoint;
     });
   }
 
-  /** Takes one user off; the last one takes the mount along. */
+  /** Takes one user off. */
   detach(mountPoint: string): Promise<void> {
     return this.#inTurn(async () => {
       const known = this.#points.get(mountPoint);
