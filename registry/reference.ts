@@ -67,5 +67,7 @@ function splitRegistry(named: string): { readonly registry: string; readonly rem
 }
 
 function malformed(text: string, problem: string): SealpodError {
-  return new SealpodError('IMG_FORMAT', `image reference ${JSON.stringify(text.slice(0, 256))} ${problem}`);
+  return new SealpodError('IMG_FORMAT', `image reference ${JSON.stringify(text.slice(0, 256))} ${problem}`, {
+    fix: 'write it as host:port/repository:tag, in lower case',
+  });
 }

@@ -1,4 +1,4 @@
-import { createPrivateKey } from 'node:crypto';
+import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { signAdminToken } from '@sealpod/kbs/admin-token';
 import { SealpodError } from '@sealpod/protocol/errors';
@@ -44,6 +44,12 @@ export function kbsClientFor(command: Command): KbsClient {
   const keyFile = options.adminKey ?? ownerKeyFile(layout);
   const state = options.kbsUrl === undefined ? requireState(layout) : undefined;
   const url = options.kbsUrl ?? state?.kbsUrl;
+  if (options.kbsUrl !== undefined && !URL.canParse(options.kbsUrl)) {
+    throw new SealpodError('USAGE', 'what --kbs-url names is no URL', {
+      expected: 'https://host:port',
+      actual: options.kbsUrl,
+    });
+  }
   if (url === undefined)
     throw new SealpodError('NOT_FOUND', 'the environment has no key broker', { fix: 'name one with --kbs-url' });
   const certificateFile = options.kbsCertificate ?? state?.kbsCertificateFile;
@@ -52,12 +58,21 @@ export function kbsClientFor(command: Command): KbsClient {
     ...(certificateFile === undefined ? {} : { certificatePem: readText(certificateFile) }),
     token: () =>
       signAdminToken({
-        privateKey: createPrivateKey(readText(keyFile)),
+        privateKey: readPrivateKey(keyFile),
         role: 'owner',
         subject: 'cli',
         ttlSeconds: 60,
       }),
   });
+}
+
+function readPrivateKey(file: string): KeyObject {
+  const text = readText(file);
+  try {
+    return createPrivateKey(text);
+  } catch (cause) {
+    throw new SealpodError('USAGE', `${file} holds no private key`, { cause, expected: 'Ed25519 or P-256 as PEM' });
+  }
 }
 
 /** Reads a text file. @throws SealpodError USAGE where it cannot be read. */

@@ -6,7 +6,7 @@ import { tellStatus } from '../development/status.ts';
 import { connectEnvironment, runs } from '../pod/connect.ts';
 import { resolveImage } from '../pod/image.ts';
 import { listPods, type PodDescription, removePodNamed } from '../pod/list.ts';
-import { enrolInitdata, initdataOf, type PodRequest, runPod } from '../pod/run.ts';
+import { enrolInitdata, initdataOf, type PodRequest, runPod, variable } from '../pod/run.ts';
 import { writeResult } from '../terminal/output.ts';
 import { Progress } from '../terminal/progress.ts';
 import { globalOptions, kbsClientFor, layoutFor, readText } from './context.ts';
@@ -61,6 +61,7 @@ export function addRunCommands(program: Command): void {
           actual: name,
         });
       }
+      for (const text of options.env) variable(text);
       const memoryMiB = count(options.memory, '--memory', 128, 1 << 20);
       const vcpus = count(options.vcpus, '--vcpus', 1, 256);
       const progress = new Progress();

@@ -21,6 +21,8 @@ export interface EncryptImageOptions extends RegistryAccess {
   readonly keyId: string;
   /** Key encryption key, 32 bytes. */
   readonly keyEncryptionKey: Uint8Array;
+  /** Called once all layers are at the destination, before the manifest makes them an image. */
+  readonly beforeManifest?: () => Promise<void>;
   /** Told as each layer is done. */
   readonly progress?: (done: number, total: number) => void;
 }
@@ -74,6 +76,7 @@ async function pushEncrypted(
   const config = { ...manifest.config, mediaType: mediaTypes.ociConfig };
   const document = { ...manifest.document, mediaType: mediaTypes.ociManifest, config, layers };
   const bytes = Buffer.from(JSON.stringify(document));
+  await options.beforeManifest?.();
   const manifestDigest = await client.putManifest(repository, tag ?? 'latest', {
     mediaType: mediaTypes.ociManifest,
     bytes,

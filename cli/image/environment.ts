@@ -90,8 +90,9 @@ export interface EncryptionRequest {
 }
 
 /**
- * Encrypts an image and stores the new key in the key broker, with its policy, in one step. The key is stored first: an
- * image nobody can decrypt would be worse than a key nobody uses. It never touches the disk here.
+ * Encrypts an image and stores the new key in the key broker, with its policy, in one step. The key is stored when the
+ * layers are there and the image is not yet: an image nobody can decrypt would be worse than a key nobody uses, and what
+ * cannot be encrypted must not replace the key of another image. It never touches the disk here.
  */
 export async function encryptIntoEnvironment(
   state: EnvironmentState,
@@ -100,7 +101,9 @@ export async function encryptIntoEnvironment(
 ): Promise<EncryptedImage> {
   const keyEncryptionKey = randomBytes(32);
   const query = request.policyId === undefined ? '' : `?policy=${encodeURIComponent(request.policyId)}`;
-  await client.put(`/admin/v1/resources/${request.keyPath}${query}`, keyEncryptionKey);
+  const storeKey = async (): Promise<void> => {
+    await client.put(`/admin/v1/resources/${request.keyPath}${query}`, keyEncryptionKey);
+  };
   try {
     const layoutSource = /^(oci|oci-archive):/.test(request.source);
     return await encryptImage({
@@ -111,6 +114,7 @@ export async function encryptIntoEnvironment(
       destination: environmentReference(state, request.destination),
       keyId: `kbs:///${request.keyPath}`,
       keyEncryptionKey,
+      beforeManifest: storeKey,
     });
   } finally {
     keyEncryptionKey.fill(0);

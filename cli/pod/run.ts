@@ -150,7 +150,8 @@ export async function removePod(cri: CriClient, sandboxId: string): Promise<void
   await cri.runtime.removePodSandbox({ podSandboxId: sandboxId });
 }
 
-function variable(text: string): { readonly key: string; readonly value: string } {
+/** Reads `NAME=value`. @throws SealpodError USAGE */
+export function variable(text: string): { readonly key: string; readonly value: string } {
   const at = text.indexOf('=');
   if (at < 1) throw new SealpodError('USAGE', 'not an environment variable', { expected: 'NAME=value', actual: text });
   return { key: text.slice(0, at), value: text.slice(at + 1) };
@@ -165,7 +166,7 @@ function refuse(thrown: unknown): never {
       text,
     )?.[1];
   const correlationId = /correlation(?: id)? ([0-9a-f-]{16,})/.exec(text)?.[1];
-  throw new SealpodError(code !== undefined && isReasonCode(code) ? code : 'INTERNAL', text, {
+  throw new SealpodError(code !== undefined && isReasonCode(code) ? code : error.code, text, {
     cause: error.cause,
     ...(correlationId === undefined ? {} : { correlationId }),
   });
