@@ -19,6 +19,7 @@ export async function removeTraces(layout: ClusterLayout, state: ClusterState): 
   // What was added to the cluster, and what containerd needed until its end.
   await Promise.all(state.daemons.filter(isRunning).map((daemon) => stopDaemon(daemon, 5000)));
   unmountBelow(layout.directory);
+  removeNetworkResults(layout);
   removeCgroups();
   removeTables(state);
   for (const name of [
@@ -50,6 +51,16 @@ function removeTasks(layout: ClusterLayout, programs: string): void {
   if (tasks.length > 0) ctr('tasks', 'rm', '-f', ...tasks);
   const containers = list('containers');
   if (containers.length > 0) ctr('containers', 'rm', ...containers);
+}
+
+/** What the CNI library remembers of pods for their removal, which here is that of all their namespaces at once. */
+function removeNetworkResults(layout: ClusterLayout): void {
+  const folder = '/var/lib/cni/results';
+  if (!existsSync(folder)) return;
+  for (const name of readdirSync(folder)) {
+    const path = join(folder, name);
+    if (readFileSync(path, 'utf8').includes(`"${layout.directory}/`)) rmSync(path);
+  }
 }
 
 /** Shims outlive containerd by design; those of this cluster name its socket on their command line. */

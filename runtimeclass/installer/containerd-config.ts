@@ -18,6 +18,8 @@ export interface RuntimePaths {
   /** The shim's own configuration file. */
   readonly runtimeConfigPath: string;
   readonly snapshotterSocket: string;
+  /** Folder of the snapshotter: where containerd tells the kubelet to look for free space. */
+  readonly snapshotterRoot?: string;
 }
 
 /** The runtime's own table: which annotations reach it, and where its configuration is. */
@@ -36,8 +38,13 @@ function runtimeTable(paths: RuntimePaths, release: ContainerdRelease): Table {
   };
 }
 
-const proxyPlugins = (paths: RuntimePaths): Table => ({
-  [snapshotterName]: { type: 'snapshot', address: paths.snapshotterSocket },
+const proxyPlugins = (paths: RuntimePaths, release: ContainerdRelease): Table => ({
+  [snapshotterName]: {
+    type: 'snapshot',
+    address: paths.snapshotterSocket,
+    // Without it the kubelet looks at a folder that is not there, and has no statistics of any pod.
+    ...(release === '2' && paths.snapshotterRoot !== undefined && { exports: { root: paths.snapshotterRoot } }),
+  },
 });
 
 function isTable(value: unknown): value is Record<string, unknown> {
@@ -106,7 +113,7 @@ export function runtimeFragment(
             [criImages3]: { runtime_platforms: { [runtimeName]: { snapshotter: snapshotterName } } },
             [transfer3]: unpackTable(configuration),
           },
-          proxy_plugins: proxyPlugins(paths),
+          proxy_plugins: proxyPlugins(paths, release),
         }
       : {
           version: 2,
@@ -115,7 +122,7 @@ export function runtimeFragment(
               containerd: { ...(release === '1.7' && { disable_snapshot_annotations: false }), runtimes },
             }),
           },
-          ...(release === '1.7' && { proxy_plugins: proxyPlugins(paths) }),
+          ...(release === '1.7' && { proxy_plugins: proxyPlugins(paths, release) }),
         };
   return `# Written by sealpod's installer, which also removes it.\n${stringify(text)}`;
 }
@@ -170,7 +177,7 @@ export function developmentContainerdConfig(options: DevelopmentOptions): string
     grpc: { address: options.socket },
     ttrpc: { address: `${options.socket}.ttrpc` },
     debug: { level: options.debug === true ? 'debug' : 'info' },
-    proxy_plugins: proxyPlugins(options),
+    proxy_plugins: proxyPlugins(options, release),
   };
   const runtime: Table = { restrict_oom_score_adj: true, netns_mounts_under_state_dir: true };
   const registry: Table =

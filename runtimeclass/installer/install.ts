@@ -202,7 +202,11 @@ export async function installRuntime(options: InstallOptions = {}): Promise<Inst
   );
   writer.file(
     fragment,
-    runtimeFragment({ shimPath, runtimeConfigPath, snapshotterSocket: at.snapshotterSocket }, release, parse(before)),
+    runtimeFragment(
+      { shimPath, runtimeConfigPath, snapshotterSocket: at.snapshotterSocket, snapshotterRoot: at.snapshotterRoot },
+      release,
+      parse(before),
+    ),
   );
   if (after !== before) {
     writer.directory(dirname(at.containerdConfigPath));

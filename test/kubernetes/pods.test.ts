@@ -468,7 +468,10 @@ describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubern
         reason: 'Error',
         exitCode: 3,
       });
-      expect(await cluster.ok('logs', '--previous', 'ending', '-c', 'crash')).toBe('run of ending\n');
+      // The log goes with the container, and a new run may end at any time.
+      await expect
+        .poll(() => cluster.ok('logs', '--previous', 'ending', '-c', 'crash'), { timeout: 60_000, interval: 500 })
+        .toBe('run of ending\n');
       const terminated = async (name: string) => (await statusOf('ending', name))?.lastState?.terminated;
       await expect
         .poll(() => terminated('greedy'), { timeout: 60_000, interval: 1000 })
