@@ -69,11 +69,10 @@ export function benchmarkShimStart(shimPath: string, rounds = 10): ShimStart {
   return { startMs: median(starts), joinMs: median(joins), memory };
 }
 
-/** RunPodSandbox of two runtimes on one containerd: medians in milliseconds, and their ratio. */
-export interface PodStart {
-  readonly sealpodMs: number;
-  readonly runcMs: number;
-  readonly ratio: number;
+/** RunPodSandbox of two runtimes on one containerd, in milliseconds, one sample a round. */
+export interface PodStarts {
+  readonly sealpodSamples: readonly number[];
+  readonly runcSamples: readonly number[];
 }
 
 /**
@@ -86,7 +85,7 @@ export async function benchmarkPodStart(
   cri: CriClient,
   pod: (name: string) => MessageInitShape<typeof PodSandboxConfigSchema>,
   rounds = 10,
-): Promise<PodStart> {
+): Promise<PodStarts> {
   const once = async (runtimeHandler: string, round: number): Promise<number> => {
     const config = pod(`bench-${runtimeHandler}-${round}`);
     const began = performance.now();
@@ -96,12 +95,11 @@ export async function benchmarkPodStart(
     await cri.runtime.removePodSandbox({ podSandboxId });
     return elapsed;
   };
-  const sealpod: number[] = [];
-  const runc: number[] = [];
+  const sealpodSamples: number[] = [];
+  const runcSamples: number[] = [];
   for (let round = 0; round < rounds; round++) {
-    sealpod.push(await once('sealpod', round));
-    runc.push(await once('runc', round));
+    sealpodSamples.push(await once('sealpod', round));
+    runcSamples.push(await once('runc', round));
   }
-  const [sealpodMs, runcMs] = [median(sealpod), median(runc)];
-  return { sealpodMs, runcMs, ratio: sealpodMs / runcMs };
+  return { sealpodSamples, runcSamples };
 }

@@ -11,13 +11,20 @@ import { pushTestImage, tarOf } from './testing/test-image.ts';
 
 const execute = promisify(execFile);
 
-/** One measured way from registry to root file system; medians over the runs. */
-export interface ImagePullMeasurement {
-  readonly name: string;
+/** One pull. */
+export interface ImagePullSample {
   readonly wallSeconds: number;
   readonly cpuSeconds: number;
   /** Largest resident set of the process; of the larger one where there are two. */
   readonly peakMegabytes: number;
+}
+
+/** The same image pulled in three ways, one sample a run. */
+export interface ImagePullMeasurements {
+  readonly plain: readonly ImagePullSample[];
+  readonly encrypted: readonly ImagePullSample[];
+  /** By `skopeo copy` and `umoci unpack`, plain. */
+  readonly skopeoAndUmoci: readonly ImagePullSample[];
 }
 
 /** What a run in a process of its own is told. */
@@ -35,11 +42,12 @@ const layerBytes = 100_000_000;
 
 /**
  * Measures the pull of an image of 4 gzip layers, 200 MB compressed, from a registry on this machine to a root file
- * system in memory: ours plain and encrypted, each in a fresh process, and `skopeo copy` followed by `umoci unpack`.
+ * system in memory: ours plain and encrypted, each in a fresh process, and `skopeo copy` followed by `umoci unpack`, in
+ * turn. A first round of each is not counted.
  *
  * @param runs how often each is measured
  */
-export async function benchImagePull(runs = 3): Promise<ImagePullMeasurement[]> {
+export async function benchImagePull(runs = 3): Promise<ImagePullMeasurements> {
   const registry = await startRegistry();
   const scratch = await mkdtemp('/dev/shm/sealpod-bench-');
   try {
@@ -52,13 +60,17 @@ export async function benchImagePull(runs = 3): Promise<ImagePullMeasurement[]> 
       '1',
       layers.map((layer) => ({ ...layer, key: { id: keyId, bytes: key } })),
     );
-    const ours = (image: string) => () =>
+    const ours = (image: string) =>
       runJob({ image, host: registry.host, directory: scratch, key: key.toString('hex') });
-    return [
-      await median('ours, plain', runs, ours('plain')),
-      await median('ours, encrypted', runs, ours('encrypted')),
-      await median('skopeo copy + umoci unpack, plain', runs, () => skopeoAndUmoci(registry.host, scratch)),
-    ];
+    const plain: ImagePullSample[] = [];
+    const encrypted: ImagePullSample[] = [];
+    const peer: ImagePullSample[] = [];
+    for (let run = 0; run <= runs; run++) {
+      plain.push(await ours('plain'));
+      encrypted.push(await ours('encrypted'));
+      peer.push(await skopeoAndUmoci(registry.host, scratch));
+    }
+    return { plain: plain.slice(1), encrypted: encrypted.slice(1), skopeoAndUmoci: peer.slice(1) };
   } finally {
     await registry.stop();
     await rm(scratch, { recursive: true, force: true });
@@ -81,30 +93,15 @@ async function benchLayer(seed: number): Promise<{ readonly archive: Buffer }> {
   return { archive: await tarOf(entries) };
 }
 
-type Sample = Omit<ImagePullMeasurement, 'name'>;
-
-async function median(name: string, runs: number, run: () => Promise<Sample>): Promise<ImagePullMeasurement> {
-  const samples: Sample[] = [];
-  for (let at = 0; at < runs; at++) samples.push(await run());
-  const middle = (select: (sample: Sample) => number): number =>
-    samples.map(select).toSorted((left, right) => left - right)[Math.floor(runs / 2)] ?? Number.NaN;
-  return {
-    name,
-    wallSeconds: middle((sample) => sample.wallSeconds),
-    cpuSeconds: middle((sample) => sample.cpuSeconds),
-    peakMegabytes: middle((sample) => sample.peakMegabytes),
-  };
-}
-
-async function runJob(job: PullJob): Promise<Sample> {
+async function runJob(job: PullJob): Promise<ImagePullSample> {
   const child = fork(import.meta.filename, [], { stdio: 'inherit' });
   const exited = once(child, 'exit');
   child.send(job);
   const [[answer]] = await Promise.all([once(child, 'message'), exited]);
-  return answer as Sample;
+  return answer as ImagePullSample;
 }
 
-async function pullInThisProcess({ image, host, directory, key }: PullJob): Promise<Sample> {
+async function pullInThisProcess({ image, host, directory, key }: PullJob): Promise<ImagePullSample> {
   const workDirectory = join(directory, 'work');
   const mounter: OverlayMounter = { mount: async () => undefined, unmount: async () => undefined };
   const store = createImageStore({
@@ -134,7 +131,7 @@ function peakResidentMegabytes(): number {
   return Number(/^VmHWM:\s+([0-9]+) kB/m.exec(status)?.[1] ?? Number.NaN) / 1000;
 }
 
-async function skopeoAndUmoci(host: string, directory: string): Promise<Sample> {
+async function skopeoAndUmoci(host: string, directory: string): Promise<ImagePullSample> {
   const scratch = join(directory, 'umoci');
   await mkdir(scratch);
   const layout = `${join(scratch, 'layout')}:1`;
