@@ -39,7 +39,7 @@ describe('storages', () => {
     const storages = table();
     const storage = create(StorageSchema, {
       driver: 'ephemeral',
-      options: ['size=1m', 'fsgid=5'],
+      options: ['size=1m', `fsgid=${process.getgid?.()}`],
       mountPoint: join(base, 'sandbox/e'),
     });
     await Promise.all([storages.attach(storage), storages.attach(storage)]);
@@ -58,6 +58,31 @@ describe('storages', () => {
     await table().attach(create(StorageSchema, { driver: 'local', options: ['mode=0777'], mountPoint }));
     expect(statSync(mountPoint).mode & 0o7777).toBe(0o777);
     expect(commands).toEqual([]);
+  });
+
+  it('gives a volume to the group that a shim names: fsGroup of a pod', async ({ skip }) => {
+    if (process.getuid?.() !== 0) skip('needs root to give files away');
+    const folder = (name: string) => join(base, 'sandbox', name);
+    const local = { driver: 'local', source: 'local', fstype: 'local', options: ['mode=0777', 'fsgid=2000'] };
+    await table().attach(create(StorageSchema, { ...local, mountPoint: folder('local') }));
+    const memory = { driver: 'ephemeral', source: 'tmpfs', fstype: 'tmpfs', options: ['fsgid=2000'] };
+    await table().attach(create(StorageSchema, { ...memory, mountPoint: folder('memory') }));
+    for (const [name, permissions] of [
+      ['local', 0o777],
+      ['memory', 0o755],
+    ] as const) {
+      expect(statSync(folder(name))).toMatchObject({ uid: 0, gid: 2000 });
+      expect(statSync(folder(name)).mode & 0o7777, name).toBe(0o2000 | permissions);
+    }
+    expect(commands).toEqual([`mount -t tmpfs tmpfs ${folder('memory')}`]);
+    for (const option of ['fsgid=', 'fsgid=root', 'fsgid=-1', 'fsgid=4294967295']) {
+      const mountPoint = folder('refused');
+      await expect(
+        table().attach(create(StorageSchema, { driver: 'ephemeral', options: [option], mountPoint })),
+        option,
+      ).rejects.toMatchObject({ status: 3 });
+    }
+    expect(commands).toHaveLength(1);
   });
 
   it('refuses other drivers, and places outside or behind a link', async () => {

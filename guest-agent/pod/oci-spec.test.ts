@@ -120,7 +120,7 @@ describe('OCI specification for crun', () => {
         },
         Resources: {
           Memory: { Limit: '9223372036854771712' },
-          CPU: { Shares: '2', Quota: '-1', Cpus: '0-1' },
+          CPU: { Shares: '2', Quota: '-1', Cpus: '0-1', Mems: '0' },
           Pids: { Limit: '5' },
           HugepageLimits: [{ Pagesize: '2MB', Limit: '3' }],
         },
@@ -138,11 +138,25 @@ describe('OCI specification for crun', () => {
         ],
       },
       resources: {
-        cpu: { shares: 2, quota: -1, cpus: '0-1' },
+        cpu: { shares: 2, quota: -1 },
         pids: { limit: 5 },
         hugepageLimits: [{ pageSize: '2MB', limit: 3 }],
       },
     });
+  });
+
+  it('leaves out the processors and memory nodes of the host, and binds what a shim calls `local`', () => {
+    const resources = fromJson(SpecSchema, { Linux: { Resources: { CPU: { Cpus: '4-7', Mems: '1' } } } }).Linux
+      ?.Resources;
+    expect(resources && runtimeResources(resources)).toEqual({ cpu: {} });
+    const { mounts } = convert({
+      Mounts: [
+        { destination: '/v', type: 'local', source: '/run/kata-containers/shared/containers/x', options: ['rbind'] },
+      ],
+    });
+    expect(mounts).toEqual([
+      { destination: '/v', type: 'bind', source: '/run/kata-containers/shared/containers/real', options: ['rbind'] },
+    ]);
   });
 
   it('leaves limits out that are not set', () => {

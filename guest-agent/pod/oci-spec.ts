@@ -70,7 +70,10 @@ function consoleSize(size: Process['ConsoleSize']): RuntimeJson {
   return given ? { height: size.Height, width: size.Width } : { height: 24, width: 80 };
 }
 
-/** runtime-spec `linux.resources` without device rules. */
+/**
+ * runtime-spec `linux.resources` without device rules. Sets of processors and memory nodes are left out: one shim (runtime-rs)
+ * sends the host's, whose numbers mean nothing here.
+ */
 export function runtimeResources(resources: LinuxResources): RuntimeJson {
   const { Memory: memory, CPU: cpu, Pids: pids } = resources;
   return compact({
@@ -89,8 +92,6 @@ export function runtimeResources(resources: LinuxResources): RuntimeJson {
             shares: nonZero(cpu.Shares),
             quota: nonZero(cpu.Quota),
             period: nonZero(cpu.Period),
-            cpus: cpu.Cpus || undefined,
-            mems: cpu.Mems || undefined,
           }),
     pids: pids === undefined || pids.Limit === 0n ? undefined : { limit: exact(pids.Limit) },
     hugepageLimits:
@@ -159,7 +160,8 @@ function runtimeMount(mount: Mount, context: SpecContext): RuntimeJson {
   const source = context.bindSources.get(mount.source) ?? mount.source;
   return compact({
     destination: mount.destination,
-    type: mount.type || undefined,
+    // Kata's shim leaves its own name (`local`) as the type of an emptyDir that it binds.
+    type: isBindMount(mount) ? 'bind' : mount.type || undefined,
     source: source || undefined,
     options: mount.options,
   });

@@ -1,6 +1,7 @@
 import { mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { join } from 'node:path';
+import { create } from '@bufbuild/protobuf';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type {
   CreateContainerRequest,
@@ -8,7 +9,7 @@ import type {
   ExecProcessRequest,
   Storage,
 } from '@sealpod/protocol/gen/kata/agent_pb';
-import type { LinuxResources, Spec } from '@sealpod/protocol/gen/kata/oci_pb';
+import { BoxSchema, type LinuxResources, type Spec } from '@sealpod/protocol/gen/kata/oci_pb';
 import type { RunCommand } from './command.ts';
 import { checkedId, realVolumePath } from './confinement.ts';
 import { Container } from './container.ts';
@@ -45,6 +46,8 @@ const defaultTerminationPath = '/dev/termination-log';
 const maxTerminationBytes = 4096;
 const execsKeptMs = 10_000;
 const terminalDefault: TerminalSize = { rows: 24, columns: 80 };
+/** SIGRTMAX of Linux: images may stop on a real-time signal, for which there is no name here. */
+const lastSignal = 64;
 const terminatedStatus = 128 + constants.signals.SIGTERM;
 
 /** The pod in this machine: its containers, their processes, and what they share. */
@@ -141,8 +144,7 @@ export class Sandbox {
   /** Signals a process; all of the container's for SIGKILL to the first. Throws NOT_FOUND where it is gone. */
   async signal(id: string, execId: string, signal: number): Promise<void> {
     const container = this.container(id);
-    if (!Object.values<number>(constants.signals).includes(signal))
-      throw invalidArgument(`signal ${signal} is unknown`);
+    if (signal < 1 || signal > lastSignal) throw invalidArgument(`signal ${signal} is unknown`);
     if (!isFirst(id, execId)) {
       const process = container.execs.get(execId);
       if (process === undefined || !(await isRunning(process))) throw notFound(`exec ${execId} is not running`);
@@ -183,6 +185,21 @@ export class Sandbox {
     const process = container.process ?? (await container.started);
     if (process === undefined) throw notFound(`container ${id} has no process`);
     return process;
+  }
+
+  /**
+   * Sets the size of a terminal. A container that has not started gets it at its start; a size without rows or columns
+   * is what clients without a terminal send, and changes nothing.
+   */
+  async resize(id: string, execId: string, size: TerminalSize): Promise<void> {
+    const container = this.container(id);
+    if (size.rows === 0 || size.columns === 0) return;
+    if (isFirst(id, execId) && container.state === 'created') {
+      if (!container.spec.Process?.Terminal) throw failedPrecondition('the process has no terminal');
+      container.spec.Process.ConsoleSize = create(BoxSchema, { Height: size.rows, Width: size.columns });
+      return;
+    }
+    (await this.process(id, execId)).resize(size);
   }
 
   /** Whether a container is the pause container, which never writes. */

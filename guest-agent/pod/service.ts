@@ -191,8 +191,7 @@ function implementation(options: PodServiceOptions, sandbox: Sandbox, network: G
     readStdout: (request, context) => read(request, context, 'stdout'),
     readStderr: (request, context) => read(request, context, 'stderr'),
     ttyWinResize: async ({ containerId, execId, row, column }) => {
-      if (row === 0 || column === 0) throw invalidArgument('a terminal has at least one row and one column');
-      (await sandbox.process(containerId, execId)).resize({ rows: row, columns: column });
+      await sandbox.resize(containerId, execId, { rows: row, columns: column });
       return {};
     },
     updateInterface: async ({ interface: wanted }) => {

@@ -1,4 +1,4 @@
-import { chmod, lchown, mkdir } from 'node:fs/promises';
+import { chmod, lchown, mkdir, stat } from 'node:fs/promises';
 import type { Storage } from '@sealpod/protocol/gen/kata/agent_pb';
 import type { RunCommand } from './command.ts';
 import { refuseLinkedFolders, segmentsOfVolume } from './confinement.ts';
@@ -9,6 +9,10 @@ export const storageDrivers = ['ephemeral', 'image_guest_pull', 'local'] as cons
 
 const defaultDirectoryMode = 0o755;
 const groupModeBits = 0o2770;
+const groupOption = 'fsgid=';
+const permissionMask = 0o7777;
+const setGroupIdBit = 0o2000;
+const largestGroupId = 0xffff_fffe;
 /** What mount(8) may be told of a tmpfs: no `remount`, `bind` or `X-mount` of the host's choice. */
 const temporaryFileSystemOption =
   /^(?:ro|rw|(?:no)?(?:exec|suid|dev|atime|diratime)|relatime|strictatime|(?:size|nr_blocks|nr_inodes)=[0-9]{1,18}[kmg%]?|mode=[0-7]{1,5}|[ug]id=[0-9]{1,10}|huge=[a-z_]{1,16})$/i;
@@ -78,13 +82,14 @@ export class StorageTable {
   }
 
   async #mountTmpfs(storage: Storage): Promise<void> {
-    const options = storage.options.filter((option) => option !== '' && !option.startsWith('fsgid='));
+    const group = groupOf(storage.options);
+    const options = storage.options.filter((option) => option !== '' && !option.startsWith(groupOption));
     const unknown = options.find((option) => !temporaryFileSystemOption.test(option));
     if (unknown !== undefined) throw invalidArgument(`storage option ${JSON.stringify(unknown)} is not supported`);
     await mkdir(storage.mountPoint, { recursive: true, mode: defaultDirectoryMode });
     const arguments_ = options.length === 0 ? [] : ['-o', options.join(',')];
     await this.#run('mount', ['-t', 'tmpfs', ...arguments_, 'tmpfs', storage.mountPoint]);
-    await applyGroup(storage);
+    await applyGroup(storage, group);
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -95,17 +100,38 @@ export class StorageTable {
 }
 
 async function makeLocal(storage: Storage): Promise<void> {
+  const group = groupOf(storage.options);
   const option = storage.options.find((item) => item.startsWith('mode='));
   const mode = option === undefined ? defaultDirectoryMode : Number.parseInt(option.slice('mode='.length), 8);
   if (!(mode >= 0 && mode <= 0o7777)) throw invalidArgument(`storage option ${option} is not a mode`);
   await mkdir(storage.mountPoint, { recursive: true });
   // mkdir's mode is cut by the umask.
   await chmod(storage.mountPoint, mode);
-  await applyGroup(storage);
+  await applyGroup(storage, group);
 }
 
-async function applyGroup(storage: Storage): Promise<void> {
-  if (storage.fsGroup === undefined) return;
-  await lchown(storage.mountPoint, 0, storage.fsGroup.groupId);
-  await chmod(storage.mountPoint, groupModeBits);
+/**
+ * Gives a volume to the group of the pod: by the member of the message, or by the option that Kata's shims send
+ * (`fsGroup` of a pod). What is made in the folder is then the group's too.
+ */
+async function applyGroup({ fsGroup, mountPoint }: Storage, group: number | undefined): Promise<void> {
+  if (group !== undefined) {
+    await lchown(mountPoint, -1, group);
+    // After the change of owner, which clears the bit.
+    const { mode } = await stat(mountPoint);
+    await chmod(mountPoint, (mode & permissionMask) | setGroupIdBit);
+  }
+  if (fsGroup === undefined) return;
+  await lchown(mountPoint, 0, fsGroup.groupId);
+  await chmod(mountPoint, groupModeBits);
+}
+
+/** The group that the options name. Throws INVALID_ARGUMENT for what is no group. */
+function groupOf(options: readonly string[]): number | undefined {
+  const option = options.find((item) => item.startsWith(groupOption));
+  if (option === undefined) return undefined;
+  const digits = option.slice(groupOption.length);
+  const group = /^[0-9]{1,10}$/.test(digits) ? Number(digits) : Number.NaN;
+  if (!(group <= largestGroupId)) throw invalidArgument(`storage option ${JSON.stringify(option)} is not a group`);
+  return group;
 }
