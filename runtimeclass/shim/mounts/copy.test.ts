@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -96,4 +96,21 @@ test('mounts: shm of the sandbox, devices of the guest, files copied, sockets re
   await new Promise<void>((resolve) => server.listen(join(root, 'socket'), resolve));
   expect(() => planMounts('c1', [bind('/s', join(root, 'socket'))])).toThrow(/neither file nor directory/);
   server.close();
+});
+
+test('an emptyDir keeps the group that kubelet gave it', ({ skip }) => {
+  if (process.getuid?.() !== 0) skip('needs root to give files away');
+  const volume = (name: string) => join(root, 'pods/p/volumes/kubernetes.io~empty-dir', name);
+  const options = ['mode=0777'];
+  for (const [name, gid, expected] of [
+    ['plain', 0, options],
+    ['grouped', 2000, [...options, 'fsgid=2000']],
+  ] as const) {
+    mkdirSync(volume(name), { recursive: true });
+    chownSync(volume(name), 0, gid);
+    const { storages } = planMounts('c1', [{ destination: '/v', source: volume(name), type: 'bind' }]);
+    // The folder of this test may itself be in memory, where the volume is then one in memory.
+    const memory = storages[0]?.driver === 'ephemeral';
+    expect(storages[0]?.options, name).toEqual(memory ? expected.slice(1) : expected);
+  }
 });

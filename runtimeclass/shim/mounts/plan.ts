@@ -48,11 +48,14 @@ function emptyDirectoryVolume(source: string): string | undefined {
 function emptyDirectory(name: string, source: string): Storage {
   // Medium "Memory" is a tmpfs that kubelet mounted; else a folder on the node's disk.
   const memory = statfsSync(source).type === tmpfsMagic;
+  // kubelet gives the folder to the pod's fsGroup; the guest's is given to it by this option, as upstream's shim has it.
+  const { gid } = statSync(source);
+  const group = gid === 0 ? [] : [`fsgid=${gid}`];
   return create(StorageSchema, {
     driver: memory ? 'ephemeral' : 'local',
     source: memory ? 'tmpfs' : 'local',
     fstype: memory ? 'tmpfs' : 'local',
-    options: memory ? [] : ['mode=0777'],
+    options: memory ? group : ['mode=0777', ...group],
     mountPoint: memory ? guestPaths.ephemeral(name) : guestPaths.localStorage(name),
   });
 }

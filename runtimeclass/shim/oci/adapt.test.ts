@@ -5,7 +5,7 @@ import { guestPullStorage } from '../mounts/storage.ts';
 import { adaptSpecification, sharesProcessNamespace } from './adapt.ts';
 import { decodeInitdataAnnotation, hypervisorAnnotations } from './hypervisor-annotations.ts';
 import type { Specification } from './specification.ts';
-import { processToAgent, specificationToAgent } from './to-agent.ts';
+import { processToAgent, resourcesToAgent, specificationToAgent } from './to-agent.ts';
 
 const initdataKey = 'io.katacontainers.config.hypervisor.cc_init_data';
 const specification = {
@@ -22,7 +22,7 @@ const specification = {
     resources: {
       devices: [{ allow: true }],
       memory: { limit: 2 ** 63 },
-      cpu: { shares: 2 },
+      cpu: { shares: 2, cpus: '4-7', mems: '1' },
       pids: { limit: 3 },
       network: { classID: 1 },
     },
@@ -54,7 +54,11 @@ test('nothing of the host reaches the guest: hooks, namespaces, labels, seccomp,
     ['mount', ''],
   ]);
   expect(sent.Linux?.Seccomp).toBeUndefined();
-  expect(sent.Linux?.Resources).toMatchObject({ Devices: [], CPU: { Shares: 2n }, Memory: { Limit: 2n ** 63n - 1n } });
+  expect(sent.Linux?.Resources).toMatchObject({
+    Devices: [],
+    CPU: { Shares: 2n, Cpus: '', Mems: '' },
+    Memory: { Limit: 2n ** 63n - 1n },
+  });
   expect(sent.Linux?.Resources?.Pids).toBeUndefined();
   expect(sent.Linux?.Resources?.Network).toBeUndefined();
   expect([sent.Process?.ApparmorProfile, sent.Process?.SelinuxLabel]).toEqual(['', '']);
@@ -66,6 +70,13 @@ test('nothing of the host reaches the guest: hooks, namespaces, labels, seccomp,
   });
   expect(specificationToAgent(adapt(false)).Linux?.Seccomp?.DefaultAction).toBe('SCMP_ACT_ERRNO');
   expect(sharesProcessNamespace(specification)).toBe(true);
+});
+
+test('an update leaves the processors of the node out too', () => {
+  expect(resourcesToAgent({ cpu: { shares: 3, cpus: '4-7', mems: '0' }, memory: { limit: 5 } })).toMatchObject({
+    CPU: { Shares: 3n, Cpus: '', Mems: '' },
+    Memory: { Limit: 5n },
+  });
 });
 
 test('limits that JSON rounds beyond 64 bits are the limit again', () => {

@@ -65,7 +65,10 @@ export function processToAgent(process: ProcessSpecification): Process {
   });
 }
 
-/** Memory, CPU and huge page limits; all else of the host's cgroup settings means nothing in the guest. */
+/**
+ * Memory, CPU and huge page limits; all else of the host's cgroup settings means nothing in the guest, its sets of
+ * processors and memory nodes neither (upstream's shim clears them too: an agent that sets them fails).
+ */
 export function resourcesToAgent(resources: ResourcesSpecification): LinuxResources {
   const { memory, cpu } = resources;
   return create(LinuxResourcesSchema, {
@@ -87,8 +90,6 @@ export function resourcesToAgent(resources: ResourcesSpecification): LinuxResour
         Period: uint64(cpu.period),
         RealtimeRuntime: int64(cpu.realtimeRuntime),
         RealtimePeriod: uint64(cpu.realtimePeriod),
-        Cpus: cpu.cpus ?? '',
-        Mems: cpu.mems ?? '',
       },
     }),
     HugepageLimits: list(resources.hugepageLimits).map((limit) => ({
