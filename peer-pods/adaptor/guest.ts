@@ -1,4 +1,3 @@
-import { open } from 'node:fs/promises';
 import {
   create,
   type DescMessage,
@@ -15,6 +14,7 @@ import { Status, TtrpcError } from '@sealpod/protocol/ttrpc';
 import type { GuestChannel } from '../agent-proxy/guest-channel.ts';
 import { guestNetworkRequests } from '../network/guest-requests.ts';
 import type { PodNetwork } from '../network/inspect.ts';
+import { readEnd } from '../providers/machine-file.ts';
 import type { Instance, Provider } from '../providers/provider.ts';
 
 const checkTimeoutMs = 10_000;
@@ -106,13 +106,10 @@ async function unreachable({ name, consoleLogPath }: Instance, stage: string, ca
 /** The last lines of a console, without its control sequences. */
 async function endOf(path: string): Promise<string> {
   try {
-    await using file = await open(path);
-    const { size } = await file.stat();
-    const buffer = Buffer.alloc(Math.min(size, consoleBytes));
-    const { bytesRead } = await file.read(buffer, 0, buffer.length, Math.max(0, size - consoleBytes));
+    const end = await readEnd(path, consoleBytes);
     const escapes = new RegExp(`${String.fromCharCode(27)}\\[[0-9;?]*[a-zA-Z]`, 'g');
-    return buffer
-      .toString('latin1', 0, bytesRead)
+    return end
+      .toString('latin1')
       .replace(escapes, '')
       .replace(/[^\x20-\x7e\n]/g, '')
       .trim();

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, fchownSync, openSync } from 'node:fs';
+import { closeSync, constants, fchownSync, openSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Owner } from '../../pod-vm/tpm-authority.ts';
@@ -39,7 +39,9 @@ export async function startConfined(
     ...[program, ...args],
   ];
   const [first, ...rest] = chain;
-  const log = openSync(`${confinement.directory}/${confinement.logFile}`, 'a', 0o600);
+  // Programs of the same user may run in the folder already: what they put there is not followed.
+  const flags = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW;
+  const log = openSync(`${confinement.directory}/${confinement.logFile}`, flags, 0o600);
   try {
     // The program may open its own log by name.
     if (process.getuid?.() === 0) fchownSync(log, confinement.owner.uid, confinement.owner.gid);

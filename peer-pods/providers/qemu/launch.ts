@@ -1,10 +1,11 @@
 import type { ChildProcess } from 'node:child_process';
-import { chown, type FileHandle, mkdir, open, readFile, stat } from 'node:fs/promises';
+import { chown, type FileHandle, mkdir, open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { identityOf, type ProcessIdentity } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Owner } from '../../pod-vm/tpm-authority.ts';
+import { readEnd } from '../machine-file.ts';
 import { startConfined } from './confinement.ts';
 import { type MachineOptions, machineArguments } from './machine.ts';
 import { isMachineRunning } from './qmp.ts';
@@ -118,7 +119,7 @@ async function waitUntil(
 }
 
 async function failed(program: string, directory: string, logFile: string): Promise<SealpodError> {
-  const text = await readFile(join(directory, logFile), 'utf8').catch(() => '');
+  const text = await readEnd(join(directory, logFile), 64 * 1024).then(String, () => '');
   const missing = /No such file or directory$/m.test(text) && text.includes(`failed to execute ${program}`);
   return new SealpodError(missing ? 'PREREQUISITE' : 'HYPERVISOR', `${program} did not start`, {
     actual: text.slice(-2000).trim() || 'no message',
