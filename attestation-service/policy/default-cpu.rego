@@ -81,10 +81,12 @@ tpm_executables if {
 	input.tpm.components.root_hash in query_reference_value("tpm_root_hash")
 }
 
-# Upstream's plain evidence: registers only, with an attestation key that the operator enrolled.
+# Upstream's plain evidence: registers only, with an attestation key that the operator enrolled. Without the loader, which
+# PCR 4 holds, PCR 11 proves nothing: another loader can extend it with the values of the genuine one.
 tpm_executables if {
 	input.tpm.ak_trust == "enrolled"
 	tpm_key_trusted
+	input.tpm.pcr04 in query_reference_value("tpm_pcr04")
 	input.tpm.pcr11 in query_reference_value("tpm_pcr11")
 }
 

@@ -29,7 +29,10 @@ export function tpmClaims(
 ): JsonObject {
   const { attest, pcrs } = statement;
   const commandLine = statement.commandLine === undefined ? undefined : commandLineOf(statement.commandLine);
-  const switches = debugSwitches(commandLine, expectations.initDataToml);
+  const switches = debugSwitches(commandLine, {
+    digest: expectations.initDataDigest,
+    toml: expectations.initDataToml,
+  });
   const registers = Object.fromEntries(
     pcrs.map((value, index) => [`pcr${String(index).padStart(2, '0')}`, value.toString('hex')]),
   );

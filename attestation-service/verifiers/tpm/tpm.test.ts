@@ -203,6 +203,9 @@ describe('appraisal', () => {
     { machine: { commandLine: `roothash=${'ab'.repeat(32)} agent.debug_console` } },
     { initdata: `${initdata}"policy.rego" = "default AllowRequestsFailingPolicy := true"\n` },
     { initdata: `${initdata}"extra" = "debug_console = true"\n` },
+    // Written so that the text of the document does not show it, and what the guest reads does.
+    { initdata: `${initdata}"policy.rego" = "default \\u0041llowRequestsFailingPolicy := true"\n` },
+    { initdata: `${initdata}"policy.rego" = "default AllowRequests\\U00000046ailingPolicy := true"\n` },
   ])('G-17: a debug switch is a claim that no default policy affirms: %j', async (change) => {
     const guest = new TestGuest(new SoftwareTpm({ endorsementKey }), certificate, change);
     await register(guest);
@@ -210,6 +213,19 @@ describe('appraisal', () => {
     expect(claimsOf(evaluation)).toMatchObject({ debug: true });
     expect(statusOf(evaluation)).toBe('contraindicated');
     expect(failures(evaluation.verdict).map(({ code }) => code)).toEqual(['EV_DEBUG_ON', 'POLICY_DENY']);
+  });
+
+  it('G-17: initdata of which only the digest is shown may hold any debug switch', async () => {
+    const now = session(randomBytes(32).toString('base64'));
+    const evidence = genuine.evidence(now, await genuine.activate(service, now.nonce));
+    const digest = initdataDigest(initdata, 'sha256');
+    const request = { ...toEvaluate(evidence, now, undefined), initData: { digest } };
+    const evaluation = await service.evaluate({ evidences: [request], policyIds: [], correlationId: 'c-1' });
+    expect(claimsOf(evaluation)).toMatchObject({
+      debug: true,
+      debug_switches: ['initdata of which only the digest is shown'],
+    });
+    expect(statusOf(evaluation)).toBe('contraindicated');
   });
 
   it('a policy that plainly forbids failing requests is no debug switch', async () => {
@@ -278,14 +294,35 @@ describe('refusals', () => {
     const enrolled = await evaluate(plain, now);
     expect(claimsOf(enrolled)).toMatchObject({ ak_trust: 'enrolled', ek_root: null });
     expect(statusOf(enrolled)).toBe('contraindicated');
+    const executables = async (evidence: TpmEvidence, to: Session): Promise<number | undefined> =>
+      (await evaluate(evidence, to)).claims.submods['cpu0']?.['ear.trustworthiness-vector'].executables;
     await service.setReferenceValue('tpm_pcr11', [claimsOf(enrolled)['pcr11'] ?? '']);
-    expect((await evaluate(plain, now)).claims.submods['cpu0']?.['ear.trustworthiness-vector'].executables).toBe(3);
+    expect(await executables(plain, now)).toBe(33);
+    await service.setReferenceValue('tpm_pcr04', [claimsOf(enrolled)['pcr04'] ?? '']);
+    expect(await executables(plain, now)).toBe(3);
     const { activated_secret: _, ...unproved } = genuine.evidence(now, Buffer.alloc(32));
     expect(claimsOf(await evaluate(unproved, now))).toMatchObject({ ak_trust: 'enrolled', ek_root: null });
     const { ek_certificate: __, ...incomplete } = genuine.evidence(now, Buffer.alloc(32));
     expect(await refused(evaluate(incomplete, now))).toEqual(['EV_FORMAT']);
     await service.setReferenceValue('trusted_aks', [ak_public], { expiresAt: '2020-01-01T00:00:00Z' });
     expect(await refused(evaluate(plain, now))).toEqual(['EV_AK_UNTRUSTED']);
+    await forget();
+  });
+
+  it('plain evidence of an enrolled TPM whose other loader extended PCR 11 as the genuine one does', async () => {
+    const now = session('loader');
+    const { ak_public, tpm_quote } = genuine.evidence(now, Buffer.alloc(32));
+    await forget();
+    await service.setReferenceValue('trusted_aks', [ak_public]);
+    const expected = claimsOf(await evaluate({ ak_public, tpm_quote }, now));
+    for (const register of ['pcr04', 'pcr11'])
+      await service.setReferenceValue(`tpm_${register}`, [expected[register] ?? '']);
+    const machine = { loader: 'evil' };
+    const impostor = new TestGuest(new SoftwareTpm({ endorsementKey }), certificate, { machine });
+    const { tpm_quote: quote } = impostor.evidence(now, Buffer.alloc(32), { signer: genuine.tpm.attestationKey });
+    const appraised = await evaluate({ ak_public, tpm_quote: quote }, now);
+    expect(claimsOf(appraised)['pcr11']).toBe(expected['pcr11']);
+    expect(appraised.claims.submods['cpu0']?.['ear.trustworthiness-vector'].executables).toBe(33);
     await forget();
   });
 
