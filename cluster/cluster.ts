@@ -6,9 +6,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type Daemon, isRunning, startDaemon, stopDaemon } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { type ClusterAddresses, chooseAddresses } from './addresses.ts';
+import { makeControlGroup } from './cgroup.ts';
 import { nodeName, registryAddress, trustPlainRegistry, writeConfiguration } from './configuration.ts';
 import { importPlainImages } from './images.ts';
 import { type ClusterLayout, clusterLayout } from './layout.ts';
+import { releaseMachine, takeMachine } from './machine-lock.ts';
 import { applyManifests, coreManifests } from './manifests.ts';
 import { createClusterPki, openClusterPki, writeKubeconfig } from './pki.ts';
 import { type ProgramContext, programSpecifications, readApiServer } from './programs.ts';
@@ -47,6 +49,7 @@ type Step = <T>(name: string, run: () => Promise<T> | T) => Promise<T>;
 export async function startCluster(directory: string, programs: string, step: Step): Promise<ClusterState> {
   const layout = clusterLayout(directory);
   await stopCluster(directory);
+  takeMachine(layout.directory, (other) => clusterStatus(other).daemons.some(({ running }) => running));
   mkdirSync(layout.directory, { recursive: true, mode: 0o700 });
   const tag = createHash('sha256').update(layout.directory).digest('hex').slice(0, 6);
   const addresses = await chooseAddresses(tag);
@@ -91,6 +94,7 @@ export async function startCluster(directory: string, programs: string, step: St
 }
 
 async function prepare(layout: ClusterLayout, addresses: ClusterAddresses, programs: string): Promise<ProgramContext> {
+  makeControlGroup(addresses.bridge);
   execFileSync('ip', ['link', 'add', addresses.bridge, 'type', 'bridge']);
   execFileSync('ip', ['address', 'add', `${addresses.node}/24`, 'dev', addresses.bridge]);
   execFileSync('ip', ['link', 'set', addresses.bridge, 'up']);
@@ -132,6 +136,7 @@ export async function stopCluster(directory: string): Promise<void> {
   if (state === undefined) return;
   await removeTraces(layout, await withContainerd(layout, state));
   rmSync(layout.stateFile, { force: true });
+  releaseMachine(layout.directory);
 }
 
 /** containerd again where it died: it knows the pods that still run, and takes them down in order. */

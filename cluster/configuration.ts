@@ -125,6 +125,7 @@ function kubeletConfiguration(layout: ClusterLayout, addresses: ClusterAddresses
     apiVersion: 'kubelet.config.k8s.io/v1beta1',
     failCgroupV1: false,
     cgroupDriver: 'cgroupfs',
+    cgroupRoot: `/${addresses.bridge}`,
     enforceNodeAllocatable: [],
     oomScoreAdj: 0,
     failSwapOn: false,

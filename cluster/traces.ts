@@ -1,7 +1,8 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isRunning, stopDaemon } from '@sealpod/processes';
+import { removeControlGroup } from './cgroup.ts';
 import type { ClusterState } from './cluster.ts';
 import type { ClusterLayout } from './layout.ts';
 
@@ -20,7 +21,7 @@ export async function removeTraces(layout: ClusterLayout, state: ClusterState): 
   await Promise.all(state.daemons.filter(isRunning).map((daemon) => stopDaemon(daemon, 5000)));
   unmountBelow(layout.directory);
   removeNetworkResults(layout);
-  removeCgroups();
+  removeControlGroup(state.addresses.bridge);
   removeTables(state);
   for (const name of [
     'etcd',
@@ -84,23 +85,6 @@ function unmountBelow(directory: string): void {
     .map((line) => line.split(' ')[1] ?? '')
     .filter((path) => path.startsWith(`${directory}/`));
   for (const path of mounts.sort().reverse()) execFileSync('umount', ['-l', path]);
-}
-
-/** Removes the empty groups that the kubelet made; a group that still holds a process stays. */
-function removeCgroups(): void {
-  const remove = (path: string): void => {
-    for (const entry of readdirSync(path, { withFileTypes: true }))
-      if (entry.isDirectory()) remove(join(path, entry.name));
-    try {
-      rmdirSync(path);
-    } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'EBUSY')) throw error;
-    }
-  };
-  for (const controller of readdirSync('/sys/fs/cgroup')) {
-    const path = join('/sys/fs/cgroup', controller, 'kubepods');
-    if (existsSync(path)) remove(path);
-  }
 }
 
 /** Network objects whose names are this cluster's, and the tables that only its programs make. */

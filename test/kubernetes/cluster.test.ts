@@ -7,7 +7,7 @@ const skipped = obstacle === undefined ? '' : ` (skipped: ${obstacle})`;
 describe.skipIf(obstacle !== undefined)(`the development cluster${skipped}`, () => {
   const cluster = new TestCluster();
   const up = async (): Promise<void> => {
-    const result = await cluster.sealpod('cluster', 'up');
+    const result = await cluster.up();
     expect(result.code, result.stderr).toBe(0);
     await cluster.useImage();
   };

@@ -2,6 +2,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { buildImage, type ImageEntry, pushImage } from '@sealpod/cli/image';
 import { agentPolicy, type ContainerPolicy, podInitdata } from '@sealpod/cli/pod';
 import { type ClusterState, readClusterState } from '@sealpod/cluster';
@@ -57,8 +58,18 @@ export class TestCluster extends TestEnvironment {
     return this.#image;
   }
 
+  /** `sealpod cluster up`; waits while another cluster has the machine, as one of another test run may. */
+  async up(...options: readonly string[]): Promise<CommandResult> {
+    const deadline = Date.now() + 540_000;
+    for (;;) {
+      const result = await this.sealpod('cluster', 'up', ...options);
+      if (!result.stderr.includes('another cluster runs on this machine') || Date.now() > deadline) return result;
+      await delay(5000);
+    }
+  }
+
   async start(): Promise<void> {
-    const up = await this.sealpod('cluster', 'up', '--with-runtime');
+    const up = await this.up('--with-runtime');
     if (up.code !== 0) throw new Error(`sealpod cluster up: exit ${up.code}\n${up.stderr}`);
     await this.useImage();
   }
