@@ -65,7 +65,14 @@ export class KbsClient {
   /** Sends one request and reads the whole answer. @throws SealpodError KBS_UNREACHABLE, or the refusal's own code. */
   async send(method: string, path: string, body?: Uint8Array | string, contentType?: string): Promise<KbsAnswer> {
     const url = new URL(path, this.#connection.url);
-    const request = url.protocol === 'http:' ? requestHttp : requestHttps;
+    const plain = url.protocol === 'http:';
+    if (plain && !isLoopback(url.hostname)) {
+      throw new SealpodError('USAGE', 'an administrator token is not sent in the clear', {
+        expected: 'https://, or http:// on this machine',
+        actual: url.origin,
+      });
+    }
+    const request = plain ? requestHttp : requestHttps;
     const token = await this.#connection.token();
     const answer = await new Promise<KbsAnswer>((resolve, reject) => {
       const outgoing = request(url, {
@@ -106,6 +113,10 @@ export class KbsClient {
     if (answer.status >= 200 && answer.status < 300) return answer;
     throw refusal(answer, `${method} ${url.pathname}`);
   }
+}
+
+function isLoopback(hostname: string): boolean {
+  return hostname === 'localhost' || hostname === '[::1]' || /^127(?:\.\d{1,3}){3}$/.test(hostname);
 }
 
 function parseJson(answer: KbsAnswer, path: string): unknown {
