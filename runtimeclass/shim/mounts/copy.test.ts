@@ -1,4 +1,4 @@
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -113,4 +113,30 @@ test('an emptyDir keeps the group that kubelet gave it', ({ skip }) => {
     const memory = storages[0]?.driver === 'ephemeral';
     expect(storages[0]?.options, name).toEqual(memory ? expected.slice(1) : expected);
   }
+});
+
+test('who writes to a volume while it is copied cannot lead the shim to other files of the host', async () => {
+  const secret = join(root, 'host');
+  mkdirSync(secret);
+  writeFileSync(join(secret, 'file'), 'of the host');
+  const volume = join(root, 'contested');
+  mkdirSync(join(volume, 'folder'), { recursive: true });
+  writeFileSync(join(volume, 'folder/file'), 'of the pod');
+  const swapped: string[] = [];
+  for await (const { path, data } of copyRequests({ source: volume, target: '/t' }, limits)) {
+    swapped.push(`${path} ${Buffer.from(data)}`);
+    if (path !== '/t/folder') continue;
+    // The folder is being read now.
+    renameSync(join(volume, 'folder'), join(volume, 'moved'));
+    symlinkSync(secret, join(volume, 'folder'));
+  }
+  expect(swapped).toEqual(['/t ', '/t/folder ', '/t/folder/file of the pod']);
+});
+
+test('a volume of folders within folders beyond measure is refused', async () => {
+  const deep = join(root, 'deep');
+  mkdirSync(join(deep, ...Array.from({ length: 70 }, () => 'd')), { recursive: true });
+  await expect(collect(deep, { ...limits, copyLimitEntries: 1000 })).rejects.toMatchObject({
+    code: 'REQUEST_TOO_LARGE',
+  });
 });
