@@ -35,6 +35,13 @@ import type { Verification, Verifier } from './verifiers/verifier.ts';
 /** Evidence of one request, at most: a guest must not choose how much work it makes. */
 const maxEvidences = 16;
 
+/** What the attestation service shares with the process it runs in. */
+export interface AttestationServiceDependencies {
+  readonly storage: Storage;
+  /** An engine that the caller has and closes; each engine costs threads and memory. Default: one of its own. */
+  readonly rego?: RegoEngine;
+}
+
 /**
  * Opens the attestation service in this process. Token and challenge keys are kept in `storage`, so that all replicas on
  * one storage sign and check alike.
@@ -43,15 +50,20 @@ const maxEvidences = 16;
  */
 export async function createAttestationService(
   config: AttestationServiceConfig,
-  dependencies: { readonly storage: Storage },
+  dependencies: AttestationServiceDependencies,
 ): Promise<AttestationService> {
-  const { storage } = dependencies;
+  const { storage, rego } = dependencies;
   const challengeKey = await sharedSecret(storage, 'challenge-key', async () => randomBytes(32));
   const signer = await TokenSigner.open(await sharedSecret(storage, 'token-key', newTokenKey));
   const verifiers = new Map<string, Verifier>();
   if (config.tpm !== undefined) verifiers.set('tpm', tpmVerifier(config.tpm.roots, challengeKey));
   if (config.sample === true) verifiers.set('sample', sampleVerifier());
-  const service = new LocalAttestationService(config, storage, signer, verifiers);
+  const service = new LocalAttestationService(
+    config,
+    { storage, ...(rego === undefined ? {} : { rego }) },
+    signer,
+    verifiers,
+  );
   await service.start();
   return service;
 }
@@ -60,6 +72,7 @@ class LocalAttestationService implements AttestationService {
   readonly #config: AttestationServiceConfig;
   readonly #snapshots: Snapshots;
   readonly #rego: RegoEngine;
+  readonly #ownsRego: boolean;
   readonly #policies: Policies;
   readonly #referenceValues: ReferenceValues;
   readonly #signer: TokenSigner;
@@ -68,14 +81,15 @@ class LocalAttestationService implements AttestationService {
 
   constructor(
     config: AttestationServiceConfig,
-    storage: Storage,
+    { storage, rego }: AttestationServiceDependencies,
     signer: TokenSigner,
     verifiers: ReadonlyMap<string, Verifier>,
   ) {
     this.#config = config;
     this.#now = config.now ?? (() => new Date());
     this.#snapshots = new Snapshots(storage);
-    this.#rego = createRegoEngine(config.rego);
+    this.#rego = rego ?? createRegoEngine(config.rego);
+    this.#ownsRego = rego === undefined;
     this.#policies = new Policies(this.#snapshots, this.#rego, this.#now);
     this.#referenceValues = new ReferenceValues(this.#snapshots, this.#now);
     this.#signer = signer;
@@ -254,7 +268,7 @@ class LocalAttestationService implements AttestationService {
   }
 
   async close(): Promise<void> {
-    await this.#rego.close();
+    if (this.#ownsRego) await this.#rego.close();
   }
 }
 

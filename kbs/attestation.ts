@@ -3,15 +3,18 @@ import {
   connectAttestationService,
   createAttestationService,
 } from '@sealpod/attestation-service';
+import type { RegoEngine } from '@sealpod/rego';
 import type { Storage } from '@sealpod/storage';
 import type { AttestationServiceConfig } from './attestation-config.ts';
 import { readKeySet } from './key-set.ts';
 
-/** Opens what the configuration names. In process it keeps its keys, policies and reference values in `storage`. */
+/**
+ * Opens what the configuration names. In process it keeps its keys, policies and reference values in `storage`, and
+ * evaluates with the key broker's `rego`.
+ */
 export async function openAttestationService(
   config: AttestationServiceConfig,
-  storage: Storage,
-  now: () => number,
+  { storage, rego, now }: { readonly storage: Storage; readonly rego: RegoEngine; readonly now: () => number },
 ): Promise<AttestationService> {
   if (config.type === 'grpc') {
     const { address, tls, adminSecret, timeoutMs, keys } = config;
@@ -25,5 +28,5 @@ export async function openAttestationService(
   }
   const { tpm, sample, token } = config;
   const options = { sample, token, now: () => new Date(now()) };
-  return createAttestationService(tpm === undefined ? options : { ...options, tpm }, { storage });
+  return createAttestationService(tpm === undefined ? options : { ...options, tpm }, { storage, rego });
 }

@@ -73,7 +73,7 @@ export async function createKbs(config: KbsConfig, dependencies: KbsDependencies
     const rego = createRegoEngine();
     opened.push(() => rego.close());
     const given = dependencies.attestation;
-    const attestation = given ?? (await openAttestationService(config.attestationService, storage, now));
+    const attestation = given ?? (await openAttestationService(config.attestationService, { storage, rego, now }));
     if (given === undefined) opened.push(() => attestation.close());
     const tokens = new TokenVerifier(() => attestation.jwks(), now);
     let open = 0;
