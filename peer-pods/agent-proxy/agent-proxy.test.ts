@@ -1,7 +1,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, statSync } from 'node:fs';
-import { createServer, type Socket } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AgentService } from '@sealpod/protocol/gen/kata/agent_pb';
@@ -185,6 +185,29 @@ describe('agent proxy', () => {
     const { health } = await client();
     expect((await health.version({})).agentVersion).toBe('in step');
     expect(count).toBe(2);
+  });
+
+  it('leaves a connection alone that never says anything: runtime-rs dials once more for a log, and again when it ends', async () => {
+    await guest();
+    const made = await proxy();
+    const listener = connect(proxySocket);
+    cleanups.push(() => listener.destroy());
+    await once(listener, 'connect');
+    let said = 0;
+    let ended = false;
+    listener.on('data', (bytes: Buffer) => {
+      said += bytes.length;
+    });
+    listener.on('close', () => {
+      ended = true;
+    });
+    const { health } = await client();
+    for (let call = 0; call < 20; call++) expect((await health.check({ service: '' })).status).toBe(1);
+    expect([said, ended]).toEqual([0, false]);
+    const closed = once(listener, 'close');
+    await made.close();
+    await closed;
+    expect(said).toBe(0);
   });
 
   it('closing ends both sides and removes the socket', async () => {
