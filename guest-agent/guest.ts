@@ -24,6 +24,9 @@ import { type MeasuredInitdata, measureInitdata } from './initdata/measure.ts';
 import { createPodService, type ImagePuller } from './pod/index.ts';
 import { type RestServer, startRestServer } from './rest/rest-server.ts';
 
+/** A generated policy compiles in 0.1 s; a guest without hardware virtualisation on a busy node needs many times that. */
+const policyTimeoutMs = 30_000;
+
 export interface GuestOptions {
   readonly switches: KernelSwitches;
   readonly version: string;
@@ -70,7 +73,7 @@ export interface Guest {
  */
 export async function createGuest(options: GuestOptions): Promise<Guest> {
   const { switches, version, log, paths = guestPaths } = options;
-  const engine = createRegoEngine();
+  const engine = createRegoEngine({ timeoutMs: policyTimeoutMs });
   // The engine's worker starts while the machine measures; a failure shows when the policy is loaded.
   const warm = engine.check(denyAllPolicy).catch((error: unknown) => error);
   const openTpm = options.openTpm ?? openTpmDevice;
