@@ -85,7 +85,7 @@ function commandLine(container: Container, image: WorkloadImage): string[] {
 }
 
 function withRuntimeVariables(container: Container, context: ContainerContext): Environment {
-  const own = containerEnvironment(container, context.spec, context.metadata, context.known);
+  const own = containerEnvironment(container, context.metadata, context.known);
   const variables = new Map<string, Expected>([['PATH', { equals: defaultPath }]]);
   if (container.tty === true) variables.set('TERM', { equals: 'xterm' });
   for (const variable of context.image.environment) {

@@ -10,6 +10,8 @@ export interface PolicyData {
     /** Values that each kernel setting of the pod may have. */
     readonly sysctls: Readonly<Record<string, readonly string[]>>;
     readonly fs_group: number | null;
+    /** Whether variables of all Services may be there, or only Kubernetes' own. */
+    readonly service_links: boolean;
     /** `restricted`: Kubernetes' Pod Security Standard is checked once more by the guest. */
     readonly security: 'restricted' | null;
   };
@@ -27,7 +29,7 @@ export interface ContainerData {
   readonly args: readonly Expected[];
   readonly cwd: string;
   readonly env: Readonly<Record<string, Expected>>;
-  /** Variables that may be there beside those of `env`. */
+  /** Variables that may be there beside those of `env`, and beside those of Services. */
   readonly variables: readonly VariableRule[];
   readonly user: { readonly uid: number; readonly gid: number; readonly additional_gids: readonly number[] };
   readonly terminal: boolean;
@@ -46,11 +48,10 @@ export interface ContainerData {
 }
 
 export interface MountData {
+  /** `bind` of something in the guest; `kernel`: a file system of that name. */
+  readonly kind: 'bind' | 'kernel';
   /** Pattern without anchors; `$(copy)` stands for the path of this container's copies, up to the name of the source. */
   readonly source: string;
-  readonly types: readonly string[];
-  /** All options there may be. */
-  readonly options: readonly string[];
   readonly readonly: boolean;
   readonly required: boolean;
 }

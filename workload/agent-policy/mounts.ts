@@ -4,34 +4,6 @@ import type { Container, PodSpec, Volume, VolumeMount } from '../kubernetes/type
 import type { MountData, StorageData } from './data.ts';
 
 const sandboxFolder = '/run/kata-containers/sandbox';
-const bindOptions = [
-  'rbind',
-  'bind',
-  'rprivate',
-  'private',
-  'rslave',
-  'slave',
-  'ro',
-  'rro',
-  'rw',
-  'nosuid',
-  'nodev',
-  'noexec',
-];
-const kernelOptions = [
-  'nosuid',
-  'noexec',
-  'nodev',
-  'strictatime',
-  'relatime',
-  'mode=755',
-  'size=65536k',
-  'newinstance',
-  'ptmxmode=0666',
-  'mode=0620',
-  'gid=5',
-  'ro',
-];
 const defaultTerminationPath = '/dev/termination-log';
 const serviceAccountPath = '/var/run/secrets/kubernetes.io/serviceaccount';
 
@@ -116,11 +88,11 @@ function runtimeMounts(container: Container, spec: PodSpec): Record<string, Moun
 }
 
 function kernel(...types: readonly string[]): MountData {
-  return { source: `(${types.join('|')})`, types, options: kernelOptions, readonly: false, required: false };
+  return { kind: 'kernel', source: `(${types.join('|')})`, readonly: false, required: false };
 }
 
 function bind(source: string, flags: { readonly: boolean; required: boolean }): MountData {
-  return { source, types: ['bind'], options: bindOptions, ...flags };
+  return { kind: 'bind', source, ...flags };
 }
 
 function unsupported(kind: string, name: string): SealpodError {

@@ -101,6 +101,7 @@ export async function generatePolicy(
       hostname,
       sysctls: sysctlsOf(template),
       fs_group: spec.securityContext?.fsGroup ?? null,
+      service_links: spec.enableServiceLinks !== false,
       security: options.podSecurity ?? null,
     },
     containers,
@@ -132,5 +133,5 @@ function refuseUnsupported({ spec = {} }: PodTemplate, options: PolicyOptions): 
 /** The text of a policy: rules that are the same for all pods, and the data of this one. Equal data give equal text. */
 export function policyText(data: PolicyData): string {
   const rules = readFileSync(new URL('./rules.rego', import.meta.url), 'utf8');
-  return `${rules}\n# ---- The pod\n\npolicy_data := ${JSON.stringify(data, null, '\t')}\n`;
+  return `${rules}\n# ---- The pod\n\npolicy_data := ${JSON.stringify(data, null, 1)}\n`;
 }

@@ -384,6 +384,32 @@ variable_allowed(variable) if {
 	fits(rule.value, variable_value(variable))
 }
 
+# Addresses of Services, as the kubelet makes them (envvars.FromServices).
+variable_allowed(variable) if {
+	contains(variable, "=")
+	not wanted.env[variable_name(variable)]
+	service_variable(variable_name(variable), variable_value(variable))
+}
+
+service_prefix := "[A-Z_][A-Z0-9_]*" if policy_data.pod.service_links
+
+service_prefix := "KUBERNETES" if not policy_data.pod.service_links
+
+service_patterns := [
+	["_SERVICE_HOST", `[0-9a-fA-F.:]{2,45}`],
+	["_SERVICE_PORT(_[A-Z0-9_]+)?", `[0-9]{1,5}`],
+	["_PORT(_[0-9]{1,5}_(TCP|UDP|SCTP))?", `(tcp|udp|sctp)://\[?[0-9a-fA-F.:]{2,45}\]?:[0-9]{1,5}`],
+	["_PORT_[0-9]{1,5}_(TCP|UDP|SCTP)_PROTO", `(tcp|udp|sctp)`],
+	["_PORT_[0-9]{1,5}_(TCP|UDP|SCTP)_PORT", `[0-9]{1,5}`],
+	["_PORT_[0-9]{1,5}_(TCP|UDP|SCTP)_ADDR", `[0-9a-fA-F.:]{2,45}`],
+]
+
+service_variable(name, value) if {
+	some pattern in service_patterns
+	matches(sprintf("^%s%s$", [service_prefix, pattern[0]]), name)
+	matches(sprintf("^%s$", [pattern[1]]), value)
+}
+
 missing_variables := {problem(sprintf("OCI.Process.Env[%s]", [name]), value, null) |
 	some name, value in wanted.env
 	not name in {variable_name(variable) | some variable in process.Env}
@@ -418,13 +444,25 @@ source_difference(mount, allowed) := {problem(sprintf("OCI.Mounts[%s].source", [
 	not matches(expected, mount.source)
 }
 
-type_difference(mount, allowed) := {problem(sprintf("OCI.Mounts[%s].type", [mount.destination]), allowed.types, mount.type_) |
-	not mount.type_ in allowed.types
+type_difference(mount, allowed) := {problem(sprintf("OCI.Mounts[%s].type", [mount.destination]), mount_types(allowed), mount.type_) |
+	not matches(mount_types(allowed), mount.type_)
 }
 
-option_difference(mount, allowed) := {problem(sprintf("OCI.Mounts[%s].options", [mount.destination]), allowed.options, option) |
+option_difference(mount, allowed) := {problem(sprintf("OCI.Mounts[%s].options", [mount.destination]), mount_options[allowed.kind], option) |
 	some option in mount.options
-	not option in allowed.options
+	not option in mount_options[allowed.kind]
+}
+
+mount_types(allowed) := "^bind$" if allowed.kind == "bind"
+
+mount_types(allowed) := sprintf("^%s$", [allowed.source]) if allowed.kind == "kernel"
+
+mount_options := {
+	"bind": {"rbind", "bind", "rprivate", "private", "rslave", "slave", "ro", "rro", "rw", "nosuid", "nodev", "noexec"},
+	"kernel": {
+		"nosuid", "noexec", "nodev", "strictatime", "relatime", "mode=755", "size=65536k",
+		"newinstance", "ptmxmode=0666", "mode=0620", "gid=5", "ro",
+	},
 }
 
 read_only_difference(mount, allowed) := {problem(sprintf("OCI.Mounts[%s].options", [mount.destination]), "ro", mount.options) |
@@ -700,6 +738,12 @@ exec_variable_allowed(variable) if {
 	some rule in executing.variables
 	matches(rule.name, variable_name(variable))
 	fits(rule.value, variable_value(variable))
+}
+
+exec_variable_allowed(variable) if {
+	contains(variable, "=")
+	not executing.env[variable_name(variable)]
+	service_variable(variable_name(variable), variable_value(variable))
 }
 
 # ---- Input and output

@@ -18,7 +18,7 @@ const known = {
   ]),
 };
 const environment = (container: Partial<Container>, of = known) =>
-  Object.fromEntries(containerEnvironment({ name: 'c', ...container }, {}, {}, of).variables);
+  Object.fromEntries(containerEnvironment({ name: 'c', ...container }, {}, of).variables);
 
 describe('expansion of $(NAME)', () => {
   const values = new Map<string, Expected>([
@@ -63,23 +63,9 @@ describe('variables of a container', () => {
 
   it('lets a variable be absent that is optional', () => {
     const env = [{ name: 'A', valueFrom: { configMapKeyRef: { name: 'x', key: 'k', optional: true } } }];
-    const { variables, optional } = containerEnvironment({ name: 'c', env }, {}, {}, none);
+    const { variables, optional } = containerEnvironment({ name: 'c', env }, {}, none);
     expect(variables.has('A')).toBe(false);
     expect(optional).toContainEqual(expect.objectContaining({ name: '^A$' }));
-  });
-
-  it('allows the addresses of Services, of Kubernetes alone without links', () => {
-    const allowed = (links: boolean, name: string, value: string): boolean =>
-      containerEnvironment({ name: 'c' }, { enableServiceLinks: links }, {}, none).optional.some(
-        (rule) =>
-          new RegExp(rule.name).test(name) && 'pattern' in rule.value && new RegExp(rule.value.pattern).test(value),
-      );
-    expect(allowed(true, 'WEB_PORT_80_TCP', 'tcp://10.0.0.1:80')).toBe(true);
-    expect(allowed(true, 'WEB_SERVICE_HOST', 'fd00::1')).toBe(true);
-    expect(allowed(true, 'WEB_SERVICE_HOST', '/lib/evil.so')).toBe(false);
-    expect(allowed(true, 'LD_PRELOAD', '10.0.0.1')).toBe(false);
-    expect(allowed(false, 'WEB_SERVICE_HOST', '10.0.0.1')).toBe(false);
-    expect(allowed(false, 'KUBERNETES_SERVICE_PORT_HTTPS', '443')).toBe(true);
   });
 
   it('refuses a field that no variable can have', () => {

@@ -1,6 +1,6 @@
 import { SealpodError } from '@sealpod/protocol/errors';
 import { literal } from './names.ts';
-import type { ConfigMap, Container, EnvironmentVariable, ObjectMeta, PodSpec, Secret } from './types.ts';
+import type { ConfigMap, Container, EnvironmentVariable, ObjectMeta, Secret } from './types.ts';
 
 /** What a value will be: exactly this, or what a regular expression matches (`$(name)`, `$(namespace)`, `$(uid)` of the pod). */
 export type Expected = { readonly equals: string } | { readonly pattern: string };
@@ -28,37 +28,20 @@ const address = '[0-9a-fA-F.:]{2,45}';
 const dnsName = '[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?';
 const sealedPrefix = 'sealed.';
 
-/** Variables about Services, as the kubelet makes them (envvars.FromServices). */
-function serviceVariables(links: boolean): VariableRule[] {
-  const service = links ? '[A-Z_][A-Z0-9_]*' : 'KUBERNETES';
-  return [
-    { name: `^${service}_SERVICE_HOST$`, value: { pattern: `^${address}$` } },
-    { name: `^${service}_SERVICE_PORT(_[A-Z0-9_]+)?$`, value: { pattern: '^[0-9]{1,5}$' } },
-    {
-      name: `^${service}_PORT(_[0-9]{1,5}_(TCP|UDP|SCTP))?$`,
-      value: { pattern: `^(tcp|udp|sctp)://\\[?${address}\\]?:[0-9]{1,5}$` },
-    },
-    { name: `^${service}_PORT_[0-9]{1,5}_(TCP|UDP|SCTP)_PROTO$`, value: { pattern: '^(tcp|udp|sctp)$' } },
-    { name: `^${service}_PORT_[0-9]{1,5}_(TCP|UDP|SCTP)_PORT$`, value: { pattern: '^[0-9]{1,5}$' } },
-    { name: `^${service}_PORT_[0-9]{1,5}_(TCP|UDP|SCTP)_ADDR$`, value: { pattern: `^${address}$` } },
-  ];
-}
-
 /**
- * The variables a kubelet gives a container: `envFrom`, then `env` in order, with `$(NAME)` of earlier ones put in, and
- * those of Services. Secrets are not written down, for a policy is public: their values may be anything, unless they are
+ * The variables a kubelet gives a container: `envFrom`, then `env` in order, with `$(NAME)` of earlier ones put in. Those
+ * of Services, which the cluster knows, are left to the rules of the policy. Secrets are not written down, for a policy is public: their values may be anything, unless they are
  * sealed, which is public and exact.
  *
  * @throws SealpodError USAGE for a ConfigMap, or a Secret of unknown names, that was not given
  */
 export function containerEnvironment(
   container: Container,
-  spec: PodSpec,
   metadata: ObjectMeta,
   known: KnownConfiguration,
 ): Environment {
   const variables = new Map<string, Expected>();
-  const optional: VariableRule[] = serviceVariables(spec.enableServiceLinks !== false);
+  const optional: VariableRule[] = [];
   for (const source of container.envFrom ?? []) {
     for (const [name, value] of sourceEntries(source, known)) variables.set(`${source.prefix ?? ''}${name}`, value);
   }
