@@ -216,7 +216,7 @@ export class TestCluster extends TestEnvironment {
 
   /** Waits for a condition; on failure throws with the pods' events. */
   async waitFor(condition: string, ...objects: readonly string[]): Promise<void> {
-    const result = await this.kubectl('wait', '--timeout=120s', `--for=${condition}`, ...objects);
+    const result = await this.kubectl('wait', '--timeout=280s', `--for=${condition}`, ...objects);
     if (result.code === 0) return;
     const described = await this.kubectl('describe', ...objects);
     throw new Error(`${result.stderr}\n${described.stdout}`);
