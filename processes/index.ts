@@ -13,4 +13,4 @@ export {
   type ProcessIdentity,
   type ProcessPattern,
 } from './identity.ts';
-export { killDescendants, killProcess, type RunningProcess, runningProcesses } from './table.ts';
+export { killDescendants, killProcess, type RunningProcess, runningProcesses, sharesRoot } from './table.ts';

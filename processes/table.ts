@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 
 /** One process of this machine. */
 export interface RunningProcess {
@@ -24,6 +24,18 @@ function describe(pid: number): RunningProcess | undefined {
   } catch (error) {
     if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH'))
       return undefined;
+    throw error;
+  }
+}
+
+/** Whether a process sees the same root directory as this one: in another, the same path is another file. */
+export function sharesRoot(pid: number): boolean {
+  try {
+    const [own, other] = [statSync('/'), statSync(`/proc/${pid}/root/`)];
+    return own.dev === other.dev && own.ino === other.ino;
+  } catch (error) {
+    // Gone; or another user's, whose root may not be looked at.
+    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'EACCES')) return false;
     throw error;
   }
 }

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { globSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Daemon, identityOf, isRunning, killProcess, runningProcesses } from '@sealpod/processes';
+import { type Daemon, identityOf, isRunning, killProcess, runningProcesses, sharesRoot } from '@sealpod/processes';
 import { connectCri } from '@sealpod/runtimeclass/cri';
 import { removeShimTraces } from '@sealpod/runtimeclass/shim/traces';
 import type { Layout } from './layout.ts';
@@ -22,7 +22,7 @@ export function findDaemons(layout: Layout): Daemon[] {
   return runningProcesses().flatMap(({ pid, arguments: words }) => {
     const name = words.map((word) => names.get(word)).find((found) => found !== undefined);
     const startTime = name === undefined ? undefined : identityOf(pid)?.startTime;
-    return name === undefined || startTime === undefined ? [] : [{ name, pid, startTime }];
+    return name === undefined || startTime === undefined || !sharesRoot(pid) ? [] : [{ name, pid, startTime }];
   });
 }
 

@@ -41,7 +41,7 @@ export const runNeeds = [
   programNeed('qemu-system-x86_64', 'qemu-system-x86', 'runs the pod VM'),
   fileNeed(
     'OVMF firmware',
-    ['/usr/share/ovmf/OVMF.fd', '/usr/share/OVMF/OVMF_CODE_4M.fd'],
+    ['/usr/share/ovmf/OVMF.fd', '/usr/share/OVMF/OVMF.fd', '/usr/share/qemu/OVMF.fd'],
     'ovmf',
     'measures what the pod VM boots',
   ),
