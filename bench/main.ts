@@ -14,6 +14,7 @@ import { machineStart } from './cases/machine-start.ts';
 import { memory } from './cases/memory.ts';
 import { podStart } from './cases/pod-start.ts';
 import { policyEngine } from './cases/policy-engine.ts';
+import { removeTracesOnSignal } from './interruption.ts';
 import { describeMachine } from './machine.ts';
 import type { BenchCase, BenchContext } from './measure.ts';
 import { type CaseResult, renderText } from './report.ts';
@@ -41,6 +42,9 @@ if (values.help) {
   process.exitCode = 2;
 } else {
   const scratch = await mkdtemp(join(tmpdir(), 'sealpod-bench-'));
+  // What cases and their programs put aside lies in it, too.
+  process.env['TMPDIR'] = scratch;
+  removeTracesOnSignal(scratch);
   try {
     const machine = await describeMachine();
     const context: BenchContext = {
