@@ -84,6 +84,63 @@ describe('measureInitdata', () => {
     await expect(failing).rejects.toThrow('cannot be extended');
   });
 
+  it('takes documents as users of upstream write them: what is not known here is left alone', async () => {
+    const document = (algorithm: string) =>
+      Buffer.from(`algorithm = "${algorithm}"
+version = "0.1.0"
+
+[data]
+"aa.toml" = '''
+[token_configs]
+[token_configs.coco_as]
+url = "http://127.0.0.1:50004"
+
+[token_configs.kbs]
+url = "https://kbs.test:8080"
+
+[eventlog_config]
+enable_eventlog = true
+'''
+
+"cdh.toml" = '''
+socket = 'unix:///run/confidential-containers/cdh.sock'
+credentials = []
+
+[kbc]
+name = "cc_kbc"
+url = "https://kbs.test:8080"
+
+[image]
+image_security_policy_uri = "kbs:///default/security-policy/test"
+authenticated_registry_credentials_uri = "kbs:///default/credential/test"
+
+[image.image_pull_proxy]
+https_proxy = "http://127.0.0.1:5432"
+'''
+
+"policy.rego" = '''
+package agent_policy
+'''
+
+"other.txt" = "x"
+`);
+    for (const algorithm of ['sha256', 'sha-256']) {
+      const measured = await measureInitdata(document(algorithm), async () => undefined);
+      expect(measured.attestationAgent.kbs?.url).toBe('https://kbs.test:8080');
+      expect(measured.dataHub).toMatchObject({
+        kbc: { name: 'cc_kbc', url: 'https://kbs.test:8080' },
+        image: {
+          imageSecurityPolicyUri: 'kbs:///default/security-policy/test',
+          authenticatedRegistryCredentialsUri: 'kbs:///default/credential/test',
+        },
+      });
+      expect(measured.agentPolicy).toBe('package agent_policy\n');
+    }
+    await expect(measureInitdata(document('sha384'), async () => undefined)).rejects.toMatchObject({
+      code: 'INITDATA_SCHEMA',
+    });
+  });
+
   it('measures the absence of a document as the empty one, which configures nothing', async () => {
     const { extended, extend } = register();
     const measured = await measureInitdata(undefined, extend);
