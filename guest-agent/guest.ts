@@ -25,7 +25,7 @@ import { createPodService, type ImagePuller } from './pod/index.ts';
 import { type RestServer, startRestServer } from './rest/rest-server.ts';
 
 /** A generated policy compiles in 0.1 s; a guest without hardware virtualisation on a busy node needs many times that. */
-const policyTimeoutMs = 30_000;
+const policyTimeoutMs = 120_000;
 
 export interface GuestOptions {
   readonly switches: KernelSwitches;

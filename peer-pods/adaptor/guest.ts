@@ -20,8 +20,12 @@ import type { Instance, Provider } from '../providers/provider.ts';
 const checkTimeoutMs = 10_000;
 const requestTimeoutMs = 30_000;
 const betweenChecksMs = 100;
-/** How much of the console's end a failure quotes. */
-const consoleBytes = 2048;
+/** How much of the console's end a failure reads, and how much of that it quotes. */
+const consoleBytes = 16_384;
+const quotedCharacters = 2048;
+/** What a kernel prints of its own state when it ends: it would push out the reason, which stands before it. */
+const kernelState =
+  /^\[\s*[\d.]+\] (?:\s|Call Trace|CPU: |Hardware name|RIP: |Code: |R[A-Z0-9]{2}: |RSP: |[A-Z]S: |Kernel Offset)/;
 
 /** Asks the guest one thing. Throws TtrpcError. */
 async function ask<I extends DescMessage, O extends DescMessage>(
@@ -112,6 +116,10 @@ async function endOf(path: string): Promise<string> {
       .toString('latin1')
       .replace(escapes, '')
       .replace(/[^\x20-\x7e\n]/g, '')
+      .split('\n')
+      .filter((line) => !kernelState.test(line))
+      .join('\n')
+      .slice(-quotedCharacters)
       .trim();
   } catch (error) {
     return `(${path} cannot be read: ${error instanceof Error ? error.message : String(error)})`;
