@@ -1,4 +1,4 @@
-import { existsSync, readlinkSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Status } from '@sealpod/protocol/ttrpc';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -191,6 +191,8 @@ describe.skipIf(reason !== undefined)(`a pod of Kata’s shims${reason ? ` (skip
     await pod.agent.signalProcess({ containerId: sandboxId, execId: sandboxId, signal: 9 });
     expect(await pod.agent.waitProcess({ containerId: sandboxId, execId: sandboxId })).toMatchObject({ status: 137 });
     await pod.agent.removeContainer({ containerId: sandboxId });
+    expect(readFileSync('/proc/self/mountinfo', 'utf8')).toContain(`${pod.root}/sandbox/shm`);
     await pod.agent.destroySandbox({});
+    expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain(pod.root);
   });
 });
