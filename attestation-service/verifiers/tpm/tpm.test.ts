@@ -490,6 +490,12 @@ describe('event log', () => {
       type: EventType.EV_EFI_ACTION,
       data: Buffer.from('Exit Boot Services Returned with Failure'),
     },
+    'a second application started by the firmware': {
+      register: 4,
+      type: EventType.EV_EFI_ACTION,
+      data: Buffer.from('Calling EFI Application from Boot Option'),
+    },
+    'a phase of the boot after its end': { register: 11, type: EventType.EV_IPL, data: Buffer.from('enter-initrd') },
     'a lone section event': { register: 11, type: EventType.EV_IPL, data: Buffer.from('.dtb\0', 'utf16le') },
     'data that is not what was measured': {
       register: 7,
@@ -507,6 +513,63 @@ describe('event log', () => {
       expect((await refused(attest(guest)))[0]).toBe('EV_EVENTLOG_UNKNOWN_EVENT');
     },
   );
+
+  it('G-20: initdata measured by somebody before the agent, with an event that says so', async () => {
+    const event: BootEvent = { register: 8, type: EventType.EV_IPL, data: Buffer.from('initdata') };
+    const guest = new TestGuest(new SoftwareTpm({ endorsementKey }), certificate, {
+      events: (events) => [...events, event],
+    });
+    const codes = await refused(attest(guest));
+    expect(codes).toEqual(['EV_EVENTLOG_REPLAY', 'EV_EVENTLOG_UNKNOWN_EVENT', 'INITDATA_DIGEST']);
+  });
+
+  it.each(['.linux', '.cmdline', '.initrd'])(
+    'G-20: section %s measured a second time, by another image',
+    async (name) => {
+      const data = Buffer.from(`${name}\0`, 'utf16le');
+      const again = [Buffer.from(`${name}\0`), Buffer.from('evil')].map((measured) => ({
+        register: 11,
+        type: EventType.EV_IPL,
+        data,
+        measured,
+      }));
+      for (const where of [
+        (events: BootEvent[]) => [...events, ...again],
+        (events: BootEvent[]) => {
+          const first = events.findIndex(({ register }) => register === 11);
+          return events.toSpliced(first, 0, ...again);
+        },
+      ]) {
+        const guest = new TestGuest(new SoftwareTpm({ endorsementKey }), certificate, { events: where });
+        expect(await refused(attest(guest))).toContain('EV_EVENTLOG_UNKNOWN_EVENT');
+      }
+    },
+  );
+
+  it('G-20: an event without a SHA-256 digest, and a second Spec ID event', async () => {
+    const log = encodeLog(genuine.events);
+    const headerEnd = 32 + log.readUInt32LE(28);
+    const header = log.subarray(0, headerEnd);
+    // Two banks are declared: SHA-1 (0x0004, 20 bytes) beside SHA-256.
+    const sha1 = Buffer.from([4, 0, 20, 0]);
+    const both = Buffer.concat([header.subarray(0, -5), sha1, header.subarray(-5)]);
+    both.writeUInt32LE(both.readUInt32LE(28) + sha1.length, 28);
+    both.writeUInt32LE(2, 56);
+    const event = Buffer.alloc(42);
+    event.writeUInt32LE(5, 0);
+    event.writeUInt32LE(EventType.EV_EFI_ACTION, 4);
+    event.writeUInt32LE(1, 8);
+    event.writeUInt16LE(Algorithm.sha1, 12);
+    const withLog = (bytes: Buffer) => (evidence: TpmEvidence) => ({
+      ...evidence,
+      event_log: bytes.toString('base64'),
+    });
+    const rest = log.subarray(headerEnd);
+    await expect(attest(genuine, withLog(Buffer.concat([both, rest])))).resolves.toBeDefined();
+    const codes = await refused(attest(genuine, withLog(Buffer.concat([both, rest, event.subarray(0, 38)]))));
+    expect(codes).toEqual(['EV_EVENTLOG_REPLAY', 'EV_EVENTLOG_UNKNOWN_EVENT']);
+    expect(await refused(attest(genuine, withLog(Buffer.concat([header, log]))))).toEqual(['EV_FORMAT']);
+  });
 
   it.each([8, 10, 12, 13, 14, 15, 16, 17, 23])('G-20: PCR %i extended without an event', async (register) => {
     const guest = new TestGuest(new SoftwareTpm({ endorsementKey }), certificate);
