@@ -1,8 +1,8 @@
-import { readdirSync, readlinkSync } from 'node:fs';
+import { readlinkSync } from 'node:fs';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { commandLineOf, identityOf } from '@sealpod/processes';
+import { identityOf, killProcess, runningProcesses } from '@sealpod/processes';
 
 /** What a work directory is for; its first word, before the number of the process that made it. */
 export type WorkPurpose = 'build' | 'alter' | 'download' | 'sealpod-calibration' | 'sealpod-measure';
@@ -37,16 +37,9 @@ export async function removeAbandonedWork(parent: string, purposes: readonly Wor
 
 /** Kills what works in the directory, or names a file of it: nobody else knows its random name. */
 function endProcessesIn(directory: string): void {
-  for (const name of readdirSync('/proc').filter((text) => /^\d+$/.test(text))) {
-    const pid = Number(name);
-    if (pid === process.pid) continue;
+  for (const { pid, arguments: words } of runningProcesses()) {
     const isWithin = workingDirectoryOf(pid)?.startsWith(directory) === true;
-    if (!isWithin && !commandLineOf(pid).some((argument) => argument.includes(directory))) continue;
-    try {
-      process.kill(pid, 'SIGKILL');
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
-    }
+    if (isWithin || words.some((word) => word.includes(directory))) killProcess(pid);
   }
 }
 
