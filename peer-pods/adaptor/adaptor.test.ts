@@ -172,12 +172,16 @@ describe('adaptor', () => {
         .trim()
         .split('\n')
         .map((line) => JSON.parse(line));
-      expect(told.map(({ method }) => method)).toEqual(['UpdateInterface', 'UpdateRoutes']);
+      expect(told.map(({ method }) => method)).toEqual(['UpdateInterface', 'AddARPNeighbors', 'UpdateRoutes']);
       expect(told[0].request).toMatchObject({
         hwAddr: '02:00:00:00:00:07',
-        IPAddresses: [{ address: '10.1.2.3', mask: '24' }],
+        // The second is the link by which `kubectl port-forward` comes.
+        IPAddresses: [
+          { address: '10.1.2.3', mask: '24' },
+          { address: '169.254.83.2', mask: '30' },
+        ],
       });
-      expect(told[1].request.Routes).toMatchObject([{ dest: '', gateway: '10.1.2.1', device: 'eth0' }]);
+      expect(told[2].request.Routes).toMatchObject([{ dest: '', gateway: '10.1.2.1', device: 'eth0' }]);
 
       // Two shims side by side, as the Go shim's several connections.
       const [one, two] = [await agentAt(agentSocketPath), await agentAt(agentSocketPath)];
