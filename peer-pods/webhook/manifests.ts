@@ -6,7 +6,7 @@ export type WebhookLocation =
   | { readonly url: string };
 
 /** Namespaces with this label set to `true` may hold confidential pods only. */
-export const confidentialNamespaceLabel = 'sealpod.io/confidential';
+const confidentialNamespaceLabel = 'sealpod.io/confidential';
 
 /**
  * What makes the API server ask: both webhook configurations, which fail closed but for pods of the confidential
