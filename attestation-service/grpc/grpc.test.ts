@@ -156,6 +156,13 @@ describe('administration over the wire', () => {
     await wrong.close();
     expect(await administrator.getReferenceValue('svn')).toBeUndefined();
   });
+  it('nobody else chooses the policy by which a token is affirming, also not one that came with the service', async () => {
+    for (const policyIds of [['simulated-tpm'], ['default', 'simulated-tpm'], ['']]) {
+      const chosen = { evidences: [sample], policyIds, correlationId: 'c' };
+      await expect(anyone.evaluate(chosen), policyIds.join()).rejects.toMatchObject({ code: 'ADMIN_TOKEN' });
+    }
+    await anyone.evaluate({ evidences: [sample], policyIds: ['default'], correlationId: 'c' });
+  });
   it('sets policies and reference values; what the wire lacks is unsupported', async () => {
     await administrator.setReferenceValue('minimum', [1]);
     expect(await administrator.getReferenceValue('minimum')).toMatchObject({ value: [1] });

@@ -58,14 +58,16 @@ export interface GrpcServer {
   close(): Promise<void>;
 }
 
+/** The policy that appraises where none is named. */
+const defaultPolicy = 'default';
 /** Upstream's evidence limit through its REST body, with room for base64. */
 const maxMessageBytes = 8 * 1024 * 1024;
 
 /**
  * Serves `attestation.AttestationService`, `reference.ReferenceValueProviderService` and `grpc.health.v1.Health`.
  *
- * Evaluation and challenges are open to whoever reaches the socket, as upstream. Policies and reference values are for
- * administrators only: a client certificate, the shared secret, or `openAdministration` on a loopback address.
+ * Evaluation by the default policy and challenges are open to whoever reaches the socket, as upstream. Other policies, and
+ * setting policies and reference values, are for administrators only: a client certificate, the shared secret, or `openAdministration` on a loopback address.
  *
  * @throws SealpodError USAGE for a configuration that would be open to the network, NETWORK where it cannot listen
  */
@@ -87,6 +89,8 @@ export async function serveGrpc(service: AttestationService, options: GrpcServer
     attestationEvaluate: unary(
       AttestationResponseSchema,
       async (request: AttestationRequest, metadata) => {
+        // The token is affirming by the policy that appraised it: to choose another is to decide what is affirming.
+        if (request.policyIds.some((id) => id !== defaultPolicy)) requireAdministrator(metadata);
         const [correlationId] = metadata.get(correlationIdHeader);
         const evaluation = service.evaluate({
           evidences: request.verificationRequests.map(fromWire),
