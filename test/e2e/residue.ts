@@ -24,7 +24,7 @@ export function residueOf(territory: Territory): string[] {
     ...controlGroups(territory),
     ...packetFilterRules(territory),
     ...shimTraces(runDirectory).map((path) => `shim trace ${path}`),
-    ...podFiles(territory, shimSocketDirectory, 'shim file'),
+    ...shimSockets(territory),
     ...podFiles(territory, '/var/lib/cni/results', 'CNI result'),
     ...podFiles(territory, '/run/netns', 'network namespace'),
     ...podFiles(territory, '/run/containerd/runc/k8s.io', 'container of runc'),
@@ -89,6 +89,13 @@ function podFiles(territory: Territory, directory: string, kind: string): string
   return readdirSync(directory)
     .filter((name) => name.startsWith(tag) || (name.match(/[0-9a-f]{64}/g) ?? []).some((id) => known.has(id)))
     .map((name) => `${kind} ${name}`);
+}
+
+/** Sockets without a state file beside them: whose the others are, their state says, and logs may name a neighbour's. */
+function shimSockets(territory: Territory): string[] {
+  return podFiles(territory, shimSocketDirectory, 'shim socket').filter(
+    (found) => !found.endsWith('.json') && !existsSync(join(shimSocketDirectory, `${found.split(' ').at(-1)}.json`)),
+  );
 }
 
 function packetFilterRules({ home, runDirectory }: Territory): string[] {
