@@ -1,6 +1,7 @@
 import { chmodSync, closeSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { setTimeout as delay } from 'node:timers/promises';
 import { SealpodError } from '@sealpod/protocol/errors';
 
 /** Makes sure that nobody else can enter the directory or read the file; creates both where they are missing. */
@@ -21,6 +22,27 @@ export function preparePrivateFile(path: string): void {
   chmodSync(path, 0o600);
 }
 
+/**
+ * SQLite does not wait for another process that changes the journal mode at the same moment, as happens when two start
+ * on a new database: it says at once that the database is busy.
+ */
+async function enterWal(database: DatabaseSync, patienceMs: number): Promise<void> {
+  const deadline = Date.now() + patienceMs;
+  for (;;) {
+    try {
+      database.exec('PRAGMA journal_mode = WAL');
+      return;
+    } catch (thrown) {
+      const busy = thrown instanceof Error && 'errcode' in thrown && (Number(thrown.errcode) & 0xff) === sqliteBusy;
+      if (!busy || Date.now() > deadline) throw thrown;
+    }
+    await delay(10);
+  }
+}
+
+/** SQLITE_BUSY, the low byte of its extended codes too. */
+const sqliteBusy = 5;
+
 export interface ConnectionOptions {
   readonly path: string;
   readonly busyTimeoutMs: number;
@@ -28,12 +50,11 @@ export interface ConnectionOptions {
 }
 
 /** Opens one connection: WAL, every commit synced, deleted content overwritten, waits for other writers. */
-export function connect(options: ConnectionOptions): DatabaseSync {
+export async function connect(options: ConnectionOptions): Promise<DatabaseSync> {
   const database = new DatabaseSync(options.path, { timeout: options.busyTimeoutMs, allowExtension: false });
   try {
-    database.exec(
-      'PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA secure_delete = ON;',
-    );
+    await enterWal(database, options.busyTimeoutMs);
+    database.exec('PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA secure_delete = ON;');
     if (options.maximumBytes !== undefined) {
       const pageSize = Number(database.prepare('PRAGMA page_size').get()?.['page_size'] ?? 4096);
       database.exec(`PRAGMA max_page_count = ${Math.max(1, Math.floor(options.maximumBytes / pageSize))}`);

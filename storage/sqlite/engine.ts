@@ -88,17 +88,17 @@ class SqliteStorage implements Storage {
 }
 
 /** Opens the SQLite engine; see `openStorage`. */
-export function openSqlite(options: StorageOptions): Storage {
+export async function openSqlite(options: StorageOptions): Promise<Storage> {
   const { path, busyTimeoutMs = 5000, maximumBytes } = options;
   const opened: DatabaseSync[] = [];
   try {
     preparePrivateFile(path);
-    const writer = connect(
+    const writer = await connect(
       maximumBytes === undefined ? { path, busyTimeoutMs } : { path, busyTimeoutMs, maximumBytes },
     );
     opened.push(writer);
     migrate(writer);
-    const reader = connect({ path, busyTimeoutMs });
+    const reader = await connect({ path, busyTimeoutMs });
     opened.push(reader);
     return new SqliteStorage(reader, writer, options);
   } catch (cause) {
