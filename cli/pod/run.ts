@@ -41,6 +41,22 @@ export interface RunningPod {
 
 /** As the kubelet sets it: a network of the pod, processes of the container. */
 const namespaceOptions = { network: NamespaceMode.POD, pid: NamespaceMode.CONTAINER, ipc: NamespaceMode.POD } as const;
+/** What a kubelet hides from a container, and keeps it from writing to. */
+const maskedPaths = [
+  '/proc/asound',
+  '/proc/acpi',
+  '/proc/interrupts',
+  '/proc/kcore',
+  '/proc/keys',
+  '/proc/latency_stats',
+  '/proc/timer_list',
+  '/proc/timer_stats',
+  '/proc/sched_debug',
+  '/proc/scsi',
+  '/sys/firmware',
+  '/sys/devices/virtual/powercap',
+];
+const readonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
 const annotationPrefix = 'io.katacontainers.config.hypervisor';
 
 /** The initdata of a pod: what its guest is told, and may do. */
@@ -111,7 +127,7 @@ export async function runPod(
       command: [...request.args],
       envs: request.environment.map(variable),
       logPath: `${request.name}.log`,
-      linux: { securityContext: { namespaceOptions } },
+      linux: { securityContext: { namespaceOptions, maskedPaths, readonlyPaths } },
     };
     const { containerId } = await cri.runtime.createContainer({
       podSandboxId: sandboxId,
