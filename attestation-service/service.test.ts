@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { JsonObject } from '@sealpod/protocol/json';
 import { runtimeDataDigest } from '@sealpod/protocol/rcar';
+import { vectorPath } from '@sealpod/protocol/testing/vectors';
 import { failures, passed } from '@sealpod/protocol/verdict';
 import { openStorage, type Storage } from '@sealpod/storage';
 import { createLocalJWKSet, jwtVerify } from 'jose';
@@ -67,7 +68,7 @@ describe('sample evidence', () => {
   beforeEach(() => fresh());
 
   it("makes the token that upstream's service makes, beside jti, kid, dates", async (context) => {
-    const file = new URL('../../shared/vectors/recorded/rest-as/attestation.json', import.meta.url).pathname;
+    const file = vectorPath('recorded/rest-as/attestation.json');
     if (!existsSync(file)) context.skip(`no recorded exchanges at ${file}`);
     const { exchanges } = JSON.parse(readFileSync(file, 'utf8'));
     let compared = 0;

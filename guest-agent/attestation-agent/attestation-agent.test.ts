@@ -11,6 +11,7 @@ import {
 } from '@sealpod/protocol/rcar';
 import type { ReasonCode } from '@sealpod/protocol/reason-codes';
 import { parseResourceUri } from '@sealpod/protocol/resource-uri';
+import { vectorPath } from '@sealpod/protocol/testing/vectors';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { createSampleAttester } from '../attesters/sample/sample-attester.ts';
 import {
@@ -119,7 +120,7 @@ function broker(behaviour: { lifetime?: number; deny?: (session: number) => Reas
 }
 
 describe('RCAR client against the recorded exchanges of the real key broker', () => {
-  const folder = '/work/shared/vectors/recorded/rcar';
+  const folder = vectorPath('recorded/rcar');
   interface Recorded {
     readonly keys: Record<string, { readonly pem: string }>;
     readonly exchanges: readonly {

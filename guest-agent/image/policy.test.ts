@@ -1,4 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
+import { vectorPath } from '@sealpod/protocol/testing/vectors';
 import { parseReference } from '@sealpod/registry';
 import { describe, expect, it } from 'vitest';
 import { type ImagePolicy, parseImagePolicy, requireAllowed, scopesOf } from './policy.ts';
@@ -100,7 +101,7 @@ describe('image policy', () => {
   });
 
   it('reads the published sample, and every signed scope of it refuses', (context) => {
-    const path = '/work/shared/vectors/image/signature/policy.json';
+    const path = vectorPath('image/signature/policy.json');
     if (!existsSync(path)) context.skip('the published vectors are not on this machine');
     const policy = parseImagePolicy(readFileSync(path));
     const unsupported = [...policy.scopes].filter(([, list]) => list.some(({ type }) => type === 'unsupported'));

@@ -1,9 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
+import { vectorPath } from '@sealpod/protocol/testing/vectors';
 
 /** Where the recorded exchanges of the real programs are, outside of this repository. */
-const folder = '/work/shared/vectors/recorded';
+const folder = vectorPath('recorded');
 
 /** One call on a socket, in bytes, and what the real program answered. */
 export interface RecordedCall {

@@ -1,9 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { join } from 'node:path';
+import { vectorPath } from '@sealpod/protocol/testing/vectors';
 
 /** Where recorded exchanges of the upstream programs are kept, outside of this repository. */
-const root = process.env['SEALPOD_VECTORS'] ?? join(import.meta.dirname, '../../../shared/vectors');
+const root = vectorPath();
 
 export interface RecordedExchange {
   readonly label: string;

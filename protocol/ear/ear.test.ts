@@ -1,9 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { type JsonObject, parseJson } from '../json/index.ts';
+import { vectorPath } from '../testing/vectors.ts';
 import { parseEarClaims, statusOf, teePubKeyOfEar, tierOf } from './index.ts';
 
-const recorded = new URL('../../../shared/vectors/recorded/rcar/cli-affirming.json', import.meta.url).pathname;
+const recorded = vectorPath('recorded/rcar/cli-affirming.json');
 
 describe('trust tiers', () => {
   it('has the boundaries of AR4SI', () => {

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { vectorPath } from '../testing/vectors.ts';
 import { Algorithm, hashName } from '../tpm/index.ts';
 import {
   aaelEvent,
@@ -16,7 +17,7 @@ import {
   utf16Text,
 } from './index.ts';
 
-const folder = new URL('../../../shared/vectors/eventlog', import.meta.url).pathname;
+const folder = vectorPath('eventlog');
 const uint32 = (value: number): Buffer => {
   const bytes = Buffer.alloc(4);
   bytes.writeUInt32LE(value);

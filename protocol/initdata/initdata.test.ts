@@ -4,6 +4,7 @@ import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { SealpodError } from '../errors.ts';
+import { vectorPath } from '../testing/vectors.ts';
 import {
   composeInitdata,
   decodeInitdataAnnotation,
@@ -142,7 +143,7 @@ describe('composeInitdata', () => {
 });
 
 describe('initdata disk', () => {
-  const vector = '/work/shared/vectors/kata/initdata.img';
+  const vector = vectorPath('kata/initdata.img');
 
   it('reads the disk that Kata publishes', (context) => {
     if (!existsSync(vector)) context.skip(`${vector} is absent`);

@@ -4,6 +4,7 @@ import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { vectorPath } from '../testing/vectors.ts';
 import {
   createLayerDecryptor,
   createLayerEncryptor,
@@ -33,7 +34,7 @@ import {
 
 /** The key that guest-components' sample provider has in its source. */
 const sampleKey = Buffer.from('d99b7705b0ba7a168295b3a3367270b0dd9b371bf514ca8b9ba7f0a33711daea', 'hex');
-const recordedPacket = '/work/shared/vectors/image/sample_kbc_annotation.json';
+const recordedPacket = vectorPath('image/sample_kbc_annotation.json');
 
 const vectorKey = Buffer.from(Array.from({ length: 32 }, (_, index) => index));
 const vectorNonce = Buffer.from(Array.from({ length: 16 }, (_, index) => 0xf0 + index));

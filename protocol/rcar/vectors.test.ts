@@ -1,6 +1,7 @@
 import { createPrivateKey } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { vectorPath } from '../testing/vectors.ts';
 import {
   decryptResponse,
   parseAttestation,
@@ -15,7 +16,7 @@ import {
   teePubKeyOf,
 } from './index.ts';
 
-const folder = new URL('../../../shared/vectors/recorded/rcar', import.meta.url).pathname;
+const folder = vectorPath('recorded/rcar');
 
 interface Recorded {
   readonly keys?: Record<string, { pem: string; jwk?: object }>;

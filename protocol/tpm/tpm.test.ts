@@ -2,6 +2,7 @@ import { createPublicKey, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { vectorPath } from '../testing/vectors.ts';
 import {
   Algorithm,
   AttestType,
@@ -23,7 +24,7 @@ import {
 } from './index.ts';
 import { SoftwareTpm } from './testing/software-tpm.ts';
 
-const vector = new URL('../../../shared/vectors/tpm/tpm_evidence.json', import.meta.url).pathname;
+const vector = vectorPath('tpm/tpm_evidence.json');
 const tpm = new SoftwareTpm();
 
 const bytes = (options?: fc.IntArrayConstraints): fc.Arbitrary<Buffer> =>

@@ -9,11 +9,12 @@ import { fromBinary } from '@bufbuild/protobuf';
 import { describe, expect, it } from 'vitest';
 import { AttestationAgentService } from '../gen/coco/attestation_agent_pb.ts';
 import { RequestSchema, ResponseSchema } from '../gen/ttrpc/envelope_pb.ts';
+import { vectorPath } from '../testing/vectors.ts';
 import { decodeRequest, decodeResponse, encodeErrorResponse, encodeRequest, encodeResponse } from './envelope.ts';
 import { type Frame, FrameDecoder, MessageType } from './frame.ts';
 import { TtrpcConnection, TtrpcError, TtrpcServer } from './index.ts';
 
-const folder = join(process.env['SEALPOD_VECTORS'] ?? '/work/shared/vectors', 'recorded/ttrpc');
+const folder = vectorPath('recorded/ttrpc');
 const present = existsSync(folder);
 
 interface RecordedFrame {

@@ -1,6 +1,7 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { startCluster, stopCluster } from '@sealpod/cluster';
@@ -30,7 +31,7 @@ async function freePort(): Promise<number> {
 const missing = programs === undefined ? ' (skipped: the cluster is not built, run `sealpod cluster up` once)' : '';
 describe.skipIf(programs === undefined)(`admission on a real API server${missing}`, () => {
   // containerd's socket path has to stay below 108 bytes.
-  const folder = mkdtempSync('/tmp/sp-adm-');
+  const folder = mkdtempSync(join(tmpdir(), 'sealpod-admission-'));
   const file = (name: string) => join(folder, name);
   let kubeconfig = '';
   let webhook: ChildProcess | undefined;

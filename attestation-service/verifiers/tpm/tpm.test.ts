@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { EventType } from '@sealpod/protocol/event-log';
 import { initdataDigest } from '@sealpod/protocol/initdata';
 import type { JsonObject } from '@sealpod/protocol/json';
+import { vectorPath } from '@sealpod/protocol/testing/vectors';
 import { Algorithm, ObjectAttribute, type TpmEvidence } from '@sealpod/protocol/tpm';
 import { attestationKeyAttributes, type QuoteOptions, SoftwareTpm } from '@sealpod/protocol/tpm/testing';
 import { failures, passed } from '@sealpod/protocol/verdict';
@@ -721,7 +722,7 @@ describe('challenge', () => {
 
 describe("upstream's evidence", () => {
   it('parses, verifies its quote, and is refused for its unproved key alone', async (context) => {
-    const file = new URL('../../../../shared/vectors/tpm/tpm_evidence.json', import.meta.url).pathname;
+    const file = vectorPath('tpm/tpm_evidence.json');
     if (!existsSync(file)) context.skip(`no vector at ${file}`);
     const evidence = JSON.parse(readFileSync(file, 'utf8')) as TpmEvidence;
     const qualifying = Buffer.from(evidence.tpm_quote.message, 'base64').subarray(44, 44 + 32);
