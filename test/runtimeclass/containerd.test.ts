@@ -190,7 +190,7 @@ for (const binary of containerdBinaries) {
       await expect.poll(() => exitCode(containerId), { timeout: 60_000, interval: 100 }).toBe(0);
       // containerd tells the exit while it still copies what it has read into the log.
       // The log is nine times as large as the output, and not read whole until it is complete.
-      await expect.poll(() => pod.logEnd('large'), { timeout: 120_000, interval: 200 }).toMatch(/stdout F 2700000\n$/);
+      await expect.poll(() => pod.logEnd('large'), { timeout: 60_000, interval: 200 }).toMatch(/stdout F 2700000\n$/);
       const lines = pod.log('large').trimEnd().split('\n');
       expect(lines.length).toBe(2_700_000);
       const wrong = lines.findIndex((line, index) => !line.endsWith(`stdout F ${index + 1}`));

@@ -1,6 +1,8 @@
+import { once } from 'node:events';
 import { closeSync, constants, mkdirSync, openSync, statSync, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { dirname } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { SealpodError } from '@sealpod/protocol/errors';
 
 /**
@@ -16,6 +18,9 @@ export function streamPath(text: string): { readonly path: string; readonly file
   if (scheme === 'file') return { path, file: true };
   throw new SealpodError('UNSUPPORTED', `standard stream ${text}: scheme ${scheme} is not supported`);
 }
+
+/** Longest wait for a reader to read what is left and close its end. */
+const drainedMs = 2000;
 
 /** Where the output of a process goes. `write` resolves when the reader has room for more. */
 export interface OutputSink {
@@ -51,11 +56,11 @@ export function openOutput(text: string): OutputSink {
   } catch (cause) {
     throw new SealpodError('INTERNAL', `cannot open output stream ${path}: ${String(cause)}`, { cause });
   }
-  if (statSync(path).isFIFO()) return fifoSink(descriptor);
+  if (statSync(path).isFIFO()) return fifoSink(descriptor, path);
   return fileSink(descriptor);
 }
 
-function fifoSink(descriptor: number): OutputSink {
+function fifoSink(descriptor: number, path: string): OutputSink {
   const socket = new Socket({ fd: descriptor, readable: false, writable: true });
   const failed = new Promise<never>((_, reject) => {
     socket.once('error', reject);
@@ -69,18 +74,35 @@ function fifoSink(descriptor: number): OutputSink {
       });
       await Promise.race([written, failed]);
     },
-    close: () =>
-      new Promise<void>((resolve) => {
-        if (socket.destroyed) {
-          resolve();
-          return;
-        }
-        socket.once('close', () => resolve());
-        // A FIFO has no half-close: all was handed to the kernel when write's callbacks came, so closing loses nothing.
-        socket.destroy();
-      }),
+    async close() {
+      if (socket.destroyed) return;
+      const closed = once(socket, 'close');
+      // A FIFO has no half-close: all was handed to the kernel when write's callbacks came, so closing loses nothing.
+      socket.destroy();
+      await closed;
+      await readerGone(path);
+    },
     destroy: () => socket.destroy(),
   };
+}
+
+/**
+ * Waits until the reader has read to the end and let go: containerd 1.6 closes its end as soon as it learns of an exit,
+ * and what is still in the FIFO then is lost. Opening for writing fails with ENXIO where nobody reads. A reader that
+ * keeps its end open is not waited for longer than `drainedMs`.
+ */
+async function readerGone(path: string): Promise<void> {
+  const deadline = Date.now() + drainedMs;
+  while (Date.now() < deadline) {
+    try {
+      closeSync(openSync(path, constants.O_WRONLY | constants.O_NONBLOCK));
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'ENXIO' || code === 'ENOENT') return;
+      throw error;
+    }
+    await delay(2);
+  }
 }
 
 function fileSink(descriptor: number): OutputSink {
