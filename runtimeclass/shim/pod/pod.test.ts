@@ -229,3 +229,29 @@ test('an adaptor that is away is named, and no state is left to clean up for a m
   );
   expect(existsSync(statePath(join(root, 's')))).toBe(false);
 });
+
+test('a pod whose machine still starts is not idle: its shim must not end, however long that takes', async () => {
+  const hypervisorSocket = join(root, 'hypervisor.sock');
+  const toAdaptor: Call[] = [];
+  servers.push(
+    await recorder(hypervisorSocket, toAdaptor, {
+      'hypervisor.Hypervisor/CreateVM': text(1, join(root, 'agent.ttrpc')),
+      'hypervisor.Hypervisor/StopVM': nothing,
+    }),
+  );
+  const bundle = join(root, 'bundle');
+  mkdirSync(bundle);
+  writeFileSync(join(bundle, 'config.json'), '{"annotations":{"io.kubernetes.cri.container-type":"sandbox"}}');
+  writeFileSync(join(root, 'shim.json'), JSON.stringify({ hypervisorSocket, hypervisorTimeout: 1 }));
+  const pod = new Pod({ socketPath: join(root, 's'), publisher: new EventPublisher('', 'x', log), log });
+  expect(pod.idle).toBe(true);
+  const streams = { stdin: '', stdout: '', stderr: '', terminal: false };
+  const created = pod.create('a', bundle, streams, join(root, 'shim.json')).then(
+    () => 'created',
+    () => 'gave up',
+  );
+  await expect.poll(() => toAdaptor.at(-1)?.method).toBe('hypervisor.Hypervisor/StartVM');
+  expect(pod.idle).toBe(false);
+  expect(await created).toBe('gave up');
+  expect(pod.idle).toBe(true);
+});

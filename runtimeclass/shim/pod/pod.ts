@@ -39,6 +39,8 @@ export class Pod {
   #machine: PodMachine | undefined;
   #guest: GuestConnection | undefined;
   #stopping: Promise<void> | undefined;
+  /** Calls of Create under way: a machine may take minutes to start. */
+  #creating = 0;
 
   constructor(options: PodOptions) {
     this.#options = options;
@@ -63,6 +65,15 @@ export class Pod {
    * image. A sandbox that fails leaves no machine behind.
    */
   async create(id: string, bundle: string, streams: StandardStreams, configPath: string): Promise<Container> {
+    this.#creating++;
+    try {
+      return await this.#create(id, bundle, streams, configPath);
+    } finally {
+      this.#creating--;
+    }
+  }
+
+  async #create(id: string, bundle: string, streams: StandardStreams, configPath: string): Promise<Container> {
     if (this.containers.has(id)) throw new TtrpcError(Status.alreadyExists, `container ${id} exists`);
     const { specification, kind } = readSpecification(bundle);
     refuseUnsupported(specification, kind);
@@ -194,9 +205,9 @@ export class Pod {
     // The state file stays: the next shim on this node stops the machine when the adaptor is back.
   }
 
-  /** True when nothing is left that containerd may ask for. */
+  /** True when nothing is left that containerd may ask for, and nothing is being made. */
   get idle(): boolean {
-    return this.containers.size === 0;
+    return this.containers.size === 0 && this.#creating === 0;
   }
 
   #announceExit(task: GuestProcess): void {
