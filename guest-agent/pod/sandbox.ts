@@ -1,5 +1,4 @@
-import { mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
-import { constants } from 'node:os';
+import { mkdir, rm, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { SealpodError } from '@sealpod/protocol/errors';
@@ -9,10 +8,11 @@ import type {
   ExecProcessRequest,
   Storage,
 } from '@sealpod/protocol/gen/kata/agent_pb';
-import { BoxSchema, type LinuxResources, type Spec } from '@sealpod/protocol/gen/kata/oci_pb';
+import { BoxSchema, type LinuxResources } from '@sealpod/protocol/gen/kata/oci_pb';
 import type { RunCommand } from './command.ts';
 import { checkedId, realVolumePath } from './confinement.ts';
 import { Container } from './container.ts';
+import { checkedSpec, terminalSize } from './container-request.ts';
 import { copyFile, type FileCopy } from './copy-file.ts';
 import type { ContainerProcess, Crun } from './crun.ts';
 import { alreadyExists, failedPrecondition, invalidArgument, notFound } from './failures.ts';
@@ -22,6 +22,8 @@ import { resolveBindSources, unmountBelow } from './mounts.ts';
 import { runtimeProcess, runtimeResources, runtimeSpec } from './oci-spec.ts';
 import { OutOfMemoryEvents } from './out-of-memory.ts';
 import type { PodPaths } from './paths.ts';
+import { setResolver } from './resolver.ts';
+import { checkSignal, killAll, signalContainer, signalProcess } from './signals.ts';
 import { StorageTable } from './storage.ts';
 import { applySysctls } from './sysctl.ts';
 import { type SecretUnsealer, unsealEnvironment } from './unsealing.ts';
@@ -45,10 +47,6 @@ const terminationPathKey = 'io.kubernetes.container.terminationMessagePath';
 const defaultTerminationPath = '/dev/termination-log';
 const maxTerminationBytes = 4096;
 const execsKeptMs = 10_000;
-const terminalDefault: TerminalSize = { rows: 24, columns: 80 };
-/** SIGRTMAX of Linux: images may stop on a real-time signal, for which there is no name here. */
-const lastSignal = 64;
-const terminatedStatus = 128 + constants.signals.SIGTERM;
 
 /** The pod in this machine: its containers, their processes, and what they share. */
 export class Sandbox {
@@ -82,7 +80,7 @@ export class Sandbox {
       await mkdir(join(paths.root, folder), { recursive: true, mode: 0o755 });
     if (request.hostname !== '') await writeFile(join(paths.sysctl, 'kernel/hostname'), request.hostname);
     for (const storage of request.storages) await this.#storages.attach(storage);
-    if (request.dns.length > 0) await this.#setResolver(request.dns);
+    if (request.dns.length > 0) await setResolver(request.dns, this.#with.paths, this.#with.run);
   }
 
   /** Ends all containers and takes off all mounts. */
@@ -144,25 +142,11 @@ export class Sandbox {
   /** Signals a process; all of the container's for SIGKILL to the first. Throws NOT_FOUND where it is gone. */
   async signal(id: string, execId: string, signal: number): Promise<void> {
     const container = this.container(id);
-    if (signal < 1 || signal > lastSignal) throw invalidArgument(`signal ${signal} is unknown`);
-    if (!isFirst(id, execId)) {
-      const process = container.execs.get(execId);
-      if (process === undefined || !(await isRunning(process))) throw notFound(`exec ${execId} is not running`);
-      kill(process.pid, signal);
-      return;
-    }
-    const deadly = signal === constants.signals.SIGKILL || signal === constants.signals.SIGTERM;
-    if (container.state === 'ended') throw notFound(`container ${id} is not running`);
-    if (container.process === undefined) {
-      if (deadly) container.end(signal === constants.signals.SIGTERM ? terminatedStatus : undefined);
-      return;
-    }
-    const { pid } = container.process;
-    if (signal === constants.signals.SIGKILL) await this.#killAll(container);
-    // A namespace's first process does not get a signal that it has no handler for.
-    else if (signal === constants.signals.SIGTERM && !(await handles(pid, signal)))
-      kill(pid, constants.signals.SIGKILL);
-    else kill(pid, signal);
+    checkSignal(signal);
+    if (isFirst(id, execId)) return signalContainer(container, this.cgroupOf(id), signal);
+    const process = container.execs.get(execId);
+    if (process === undefined) throw notFound(`exec ${execId} is not running`);
+    return signalProcess(process, signal);
   }
 
   /** Exit status of a process, when it has one. */
@@ -211,7 +195,7 @@ export class Sandbox {
   async remove(id: string, timeoutSeconds: number): Promise<void> {
     const container = this.container(id);
     if (container.process !== undefined && container.state !== 'ended') {
-      await this.#killAll(container);
+      await killAll(container, this.cgroupOf(id));
       await within(container.exited, timeoutSeconds, `container ${id} does not end`);
     }
     container.end();
@@ -305,32 +289,11 @@ export class Sandbox {
     return process;
   }
 
-  async #killAll(container: Container): Promise<void> {
-    const group = join(this.#cgroup(container.id), 'container/cgroup.kill');
-    await writeFile(group, '1', { flag: 'r+' }).catch((error: NodeJS.ErrnoException) => {
-      // Without a cgroup of its own the first process takes its pid namespace along.
-      if (error.code !== 'ENOENT') throw error;
-    });
-    if (container.process !== undefined && (await isRunning(container.process)))
-      kill(container.process.pid, constants.signals.SIGKILL, true);
-  }
-
   async #discard(bundle: string, mountPoints: readonly string[]): Promise<void> {
     await this.#with.images.release(bundle);
     await unmountBelow(bundle, this.#with.run);
     await rm(bundle, { recursive: true, force: true });
     for (const mountPoint of mountPoints) await this.#storages.detach(mountPoint);
-  }
-
-  async #setResolver(lines: readonly string[]): Promise<void> {
-    const file = join(this.#with.paths.root, 'sandbox/resolv.conf');
-    const text = `${lines.join('\n')}\n`;
-    await writeFile(file, text, { mode: 0o644 });
-    // The image has a link there to a place that can be written; where it has none, its file is covered.
-    await writeFile(this.#with.paths.resolvConf, text, { mode: 0o644 }).catch(async (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EROFS') throw error;
-      await this.#with.run('mount', ['--bind', file, this.#with.paths.resolvConf]);
-    });
   }
 
   /** Copies from the host and mounts of copied files take turns: a link must not slip in between check and mount. */
@@ -341,58 +304,9 @@ export class Sandbox {
   }
 }
 
-/** The spec of a request whose parts this agent supports. Throws INVALID_ARGUMENT. */
-function checkedSpec(request: CreateContainerRequest): Spec {
-  const spec = request.OCI;
-  if (spec === undefined) throw invalidArgument('the container has no specification');
-  const hooks = spec.Hooks;
-  const refused: readonly (readonly [boolean, string])[] = [
-    [request.devices.length > 0, 'devices'],
-    [request.sharedMounts.length > 0, 'shared mounts'],
-    [request.stringUser !== undefined, 'users by name'],
-    [request.sandboxPidns, 'a process namespace shared by the pod'],
-    [hooks !== undefined && hooks.Prestart.length + hooks.Poststart.length + hooks.Poststop.length > 0, 'hooks'],
-    [(spec.Linux?.UIDMappings.length ?? 0) + (spec.Linux?.GIDMappings.length ?? 0) > 0, 'id mappings'],
-  ];
-  for (const [present, what] of refused) if (present) throw invalidArgument(`${what} are not supported`);
-  return spec;
-}
-
 /** Shims name a container's first process by no exec id, or by the container's own. */
 function isFirst(id: string, execId: string): boolean {
   return execId === '' || execId === id;
-}
-
-function terminalSize(process: {
-  Terminal: boolean;
-  ConsoleSize?: { Height: number; Width: number } | undefined;
-}): TerminalSize | undefined {
-  if (!process.Terminal) return undefined;
-  const { Height = 0, Width = 0 } = process.ConsoleSize ?? {};
-  return Height > 0 && Width > 0 ? { rows: Height, columns: Width } : terminalDefault;
-}
-
-function isRunning(process: ContainerProcess): Promise<boolean> {
-  return Promise.race([process.exited.then(() => false), Promise.resolve().then(() => true)]);
-}
-
-function kill(pid: number, signal: number, goneIsFine = false): void {
-  try {
-    process.kill(pid, signal);
-  } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code !== 'ESRCH') throw thrown;
-    if (!goneIsFine) throw notFound(`process ${pid} is gone`);
-  }
-}
-
-/** Whether a process has a handler for a signal (SigCgt in proc(5)). */
-async function handles(pid: number, signal: number): Promise<boolean> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') throw notFound(`process ${pid} is gone`);
-    throw error;
-  });
-  const mask = /^SigCgt:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0';
-  return ((BigInt(`0x${mask}`) >> BigInt(signal - 1)) & 1n) === 1n;
 }
 
 async function within(event: Promise<unknown>, seconds: number, message: string): Promise<void> {
