@@ -1,5 +1,5 @@
 // Entry of every npm script: makes sure that what the script needs is there, then runs it on the pinned Node.
-// Without dependencies, for Node 20 and newer. A second run finds everything in place and does none of it again.
+// Without dependencies, for Node 18 and newer. A second run finds everything in place and does none of it again.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';

@@ -1,5 +1,5 @@
 // What a machine must have, beyond npm packages. No dependency and no TypeScript: this runs before anything is
-// installed, on whatever Node the machine has (20 or newer). `sealpod doctor` prints the same list.
+// installed, on whatever Node the machine has (18 or newer). `sealpod doctor` prints the same list.
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
