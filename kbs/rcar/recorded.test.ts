@@ -29,6 +29,15 @@ const recordings = [
   'rcar/cli-get-resource-p256',
   'rcar/cli-get-resource-p521',
   'rcar/cli-get-resource-rsa-pkcs1',
+  'rcar/cli-set-resource',
+  'rcar/cli-set-resource-policy',
+  'rcar/cli-delete-resource',
+  'rcar/cli-reference-values',
+  'rcar/cli-attestation-policy',
+  'rcar/cli-get-resource-missing',
+  'rcar/cli-get-resource-generated-key',
+  'rcar/cli-affirming',
+  'rcar/raw-keepalive',
 ];
 
 const allowAll = 'package policy\nallow := true';
@@ -100,7 +109,7 @@ async function prepare(name: string, recording: Recording): Promise<TestKbs> {
   kbs.attestation.otherKeys = recordedKeys(recording);
   kbs.attestation.check = (policy) => rego.check(policy);
   if (name === 'rcar/raw-post-delete-resource' || name === 'rcar/raw-reference-values') return kbs;
-  for (const tag of ['1', 'enc-1_2.txt']) {
+  for (const tag of ['1', 'enc-1_2.txt', 'bin', 'empty']) {
     await kbs.admin(`/kbs/v0/resource/default/key/${tag}`, { method: 'POST', body: 'x' });
   }
   await kbs.admin('/admin/v1/policies/resource/resource-policy', { method: 'PUT', body: allowAll });

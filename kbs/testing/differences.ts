@@ -96,4 +96,7 @@ export const differences: Readonly<Record<string, Readonly<Record<string, Differ
     'attestation: id with leading slash': badName,
   },
   'rcar/raw-reference-values': { 'id ../x': badName },
+  // Ids `a/b`, `..` and none.
+  'rcar/cli-attestation-policy': { '#4': badName, '#6': badName, '#7': badName },
+  'rcar/cli-get-resource-missing': { '#3': missing, '#6': missing },
 };

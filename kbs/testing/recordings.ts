@@ -7,6 +7,7 @@ import { vectorPath } from '@sealpod/protocol/testing/vectors';
 const root = vectorPath();
 
 export interface RecordedExchange {
+  /** Its place in the recording, as `#3`, where it has no name: what a command-line client sent. */
   readonly label: string;
   readonly request: {
     readonly method: string;
@@ -58,16 +59,18 @@ export function readRecording(name: string): Recording | undefined {
   if (!existsSync(path)) return undefined;
   const file = JSON.parse(readFileSync(path, 'utf8')) as {
     recorded_at: number;
-    exchanges: { label: string; request: RawMessage; response: RawMessage }[];
+    exchanges: { label?: string; request: RawMessage; response: RawMessage }[];
   };
-  const exchanges = file.exchanges.flatMap(({ label, request, response }) => {
+  const exchanges = file.exchanges.flatMap(({ label, request, response }, index) => {
     if (request.target === undefined || request.method === undefined || response.status === undefined) return [];
     if (request.body_repeat !== undefined || 'body_parts' in request) return [];
     const body = bodyOf(request);
     const headers = Object.fromEntries(headersOf(response).map(([header, value]) => [header.toLowerCase(), value]));
     const sent = { method: request.method, target: request.target, headers: headersOf(request) };
     const received = { status: response.status, headers, body: bodyOf(response)?.toString('utf8') ?? '' };
-    return [{ label, request: body === undefined ? sent : { ...sent, body }, response: received }];
+    return [
+      { label: label ?? `#${index}`, request: body === undefined ? sent : { ...sent, body }, response: received },
+    ];
   });
   return { recordedAt: Number(file.recorded_at), exchanges };
 }
