@@ -28,10 +28,13 @@ export interface ImagePullMeasurements {
 }
 
 /** What a run in a process of its own is told. */
-interface PullJob {
+export interface PullJob {
+  /** Repository; its tag is `1`. */
   readonly image: string;
   readonly host: string;
+  /** Where to work; left empty. */
   readonly directory: string;
+  /** The key of encrypted layers, in hexadecimal. */
   readonly key: string;
 }
 
@@ -61,7 +64,7 @@ export async function benchImagePull(runs = 3): Promise<ImagePullMeasurements> {
       layers.map((layer) => ({ ...layer, key: { id: keyId, bytes: key } })),
     );
     const ours = (image: string) =>
-      runJob({ image, host: registry.host, directory: scratch, key: key.toString('hex') });
+      pullInOwnProcess({ image, host: registry.host, directory: scratch, key: key.toString('hex') });
     const plain: ImagePullSample[] = [];
     const encrypted: ImagePullSample[] = [];
     const peer: ImagePullSample[] = [];
@@ -93,7 +96,8 @@ async function benchLayer(seed: number): Promise<{ readonly archive: Buffer }> {
   return { archive: await tarOf(entries) };
 }
 
-async function runJob(job: PullJob): Promise<ImagePullSample> {
+/** Pulls an image with the guest's image store in a fresh process, and says what that took. */
+export async function pullInOwnProcess(job: PullJob): Promise<ImagePullSample> {
   const child = fork(import.meta.filename, [], { stdio: 'inherit' });
   const exited = once(child, 'exit');
   child.send(job);
