@@ -3,7 +3,7 @@ import { SealpodError } from '@sealpod/protocol/errors';
 import type { ImageResolver, WorkloadImage } from '../image/image.ts';
 import type { KnownConfiguration } from '../kubernetes/environment.ts';
 import { hostnamePattern, literal, type PodOwner, podNamePattern } from '../kubernetes/names.ts';
-import type { Container, PodTemplate } from '../kubernetes/types.ts';
+import type { Container, ObjectMeta, PodSpec, PodTemplate } from '../kubernetes/types.ts';
 import { restrictedViolations } from '../pod-security.ts';
 import { podRefusals } from '../refusals.ts';
 import { containerData } from './container.ts';
@@ -67,9 +67,9 @@ export async function generatePolicy(
   options: PolicyOptions = {},
 ): Promise<GeneratedPolicy> {
   const spec = template.spec ?? {};
-  refuseUnsupported(template, options);
   // A pod has its own name; those of other workloads take labels and annotations of the template.
   const metadata = { ...template.metadata, ...(owner.kind === 'Pod' ? owner.metadata : {}) };
+  refuseUnsupported(spec, metadata, options);
   const hostname = hostnamePattern(owner, spec);
   const notes: string[] = [];
   const resolved = new Map<Container, WorkloadImage>();
@@ -118,11 +118,11 @@ function sysctlsOf({ spec }: PodTemplate): Record<string, readonly string[]> {
   return { ...defaultSysctls, ...Object.fromEntries(own) };
 }
 
-function refuseUnsupported({ spec = {} }: PodTemplate, options: PolicyOptions): void {
+function refuseUnsupported(spec: PodSpec, metadata: ObjectMeta, options: PolicyOptions): void {
   const [refusal] = podRefusals(spec);
   if (refusal !== undefined) throw new SealpodError('UNSUPPORTED', refusal.message, { actual: refusal.field });
   if (options.podSecurity === undefined) return;
-  const [violation] = restrictedViolations(spec);
+  const [violation] = restrictedViolations(spec, metadata.annotations);
   if (violation === undefined) return;
   throw new SealpodError('POLICY_DENY', `Pod Security Standard restricted: ${violation.field}`, {
     expected: violation.expected,

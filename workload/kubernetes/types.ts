@@ -39,6 +39,7 @@ export interface PodSpec {
   readonly shareProcessNamespace?: boolean;
   readonly hostname?: string;
   readonly setHostnameAsFQDN?: boolean;
+  readonly os?: { readonly name?: string };
   readonly enableServiceLinks?: boolean;
   readonly automountServiceAccountToken?: boolean;
   readonly overhead?: Quantities;
@@ -71,6 +72,7 @@ export interface SecurityContext {
   readonly seccompProfile?: { readonly type?: string };
   readonly appArmorProfile?: { readonly type?: string };
   readonly seLinuxOptions?: { readonly type?: string; readonly user?: string; readonly role?: string };
+  readonly windowsOptions?: { readonly hostProcess?: boolean };
 }
 
 export interface Container {
@@ -98,6 +100,8 @@ export interface Container {
 
 export interface Handler {
   readonly exec?: { readonly command?: readonly string[] };
+  readonly httpGet?: { readonly host?: string };
+  readonly tcpSocket?: { readonly host?: string };
 }
 
 export interface EnvironmentVariable {
