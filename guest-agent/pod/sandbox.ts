@@ -13,7 +13,7 @@ import { BoxSchema, type LinuxResources, type Spec } from '@sealpod/protocol/gen
 import type { RunCommand } from './command.ts';
 import { checkedId, realVolumePath } from './confinement.ts';
 import { Container } from './container.ts';
-import { copyFile, type FileCopy } from './copy-file.ts';
+import { copyFile, type FileCopy, isRegularFile } from './copy-file.ts';
 import type { ContainerProcess, Crun } from './crun.ts';
 import { alreadyExists, failedPrecondition, invalidArgument, notFound } from './failures.ts';
 import type { TerminalSize } from './guest-process.ts';
@@ -24,7 +24,7 @@ import { OutOfMemoryEvents } from './out-of-memory.ts';
 import type { PodPaths } from './paths.ts';
 import { StorageTable } from './storage.ts';
 import { applySysctls } from './sysctl.ts';
-import { type SecretUnsealer, unsealEnvironment } from './unsealing.ts';
+import { type SecretUnsealer, unsealEnvironment, unsealFile } from './unsealing.ts';
 import { readStart } from './volume-file.ts';
 
 export interface SandboxDependencies {
@@ -243,8 +243,10 @@ export class Sandbox {
     return join(this.#cgroup(this.container(id).id), 'container');
   }
 
-  copy(request: FileCopy): Promise<void> {
-    return this.#withFiles(() => copyFile(this.sharedFolder, request));
+  async copy(request: FileCopy): Promise<void> {
+    // The key broker is asked before the turn is taken: other files do not wait for it.
+    const opened = isRegularFile(request) ? await unsealFile(request, this.#with.unsealer) : request;
+    await this.#withFiles(() => copyFile(this.sharedFolder, opened));
   }
 
   /** What a container left as its termination message; empty where there is none. */

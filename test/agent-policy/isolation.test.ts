@@ -233,3 +233,35 @@ describe('S-35: what a pod did not ask for', () => {
     expect(await ask(fresh, 'sandbox', apply)).toContain(`CreateContainerRequest: ${field}`);
   });
 });
+
+describe('K-01: a container that is added to a running pod', () => {
+  const pods = new RecordedPods();
+  afterAll(() => pods.close());
+
+  /** What the host asks for `kubectl debug`: the recorded `plain` under another name, with the environment it would have. */
+  async function debugRequest(): Promise<PolicyInput> {
+    const { create } = await requestsOf('bare.main', 'debug1', image.reference, pods.node);
+    const key = 'io.kubernetes.cri.container-name';
+    const text = JSON.stringify(create)
+      .replaceAll(`"${key}":"main"`, `"${key}":"debugger"`)
+      .replaceAll(String.raw`\"${key}\":\"main\"`, String.raw`\"${key}\":\"debugger\"`);
+    return JSON.parse(text) as PolicyInput;
+  }
+
+  it('is refused by name where it was not declared', async () => {
+    const agent = await pods.start('bare', await pods.policyOf('bare'));
+    expect(await pods.decide(agent, 'CreateContainerRequest', await debugRequest())).toContain(
+      'CreateContainerRequest: OCI.Annotations[io.kubernetes.cri.container-name]: expected ["main"], actual "debugger"',
+    );
+  });
+
+  it('is allowed exactly as it was declared, and shares the sandbox, policy and initdata of all others', async () => {
+    const declared = { ephemeralContainers: [{ name: 'debugger', image: 'localhost/app:1' }] };
+    const agent = await pods.start('bare', await pods.policyOf('bare', declared));
+    const request = await debugRequest();
+    expect(await pods.decide(agent, 'CreateContainerRequest', request)).toBe('allowed');
+    const other = structuredClone(request) as PolicyInput & Create & { container_id: string };
+    other.OCI.Process.Capabilities.Bounding.push('CAP_SYS_ADMIN');
+    expect(await pods.decide(agent, 'CreateContainerRequest', other)).toContain('Capabilities.Bounding');
+  });
+});

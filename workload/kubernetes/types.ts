@@ -153,7 +153,7 @@ export interface Volume {
   readonly name: string;
   readonly emptyDir?: { readonly medium?: string; readonly sizeLimit?: string | number } | null;
   readonly configMap?: ConfigMapVolume;
-  readonly secret?: { readonly secretName?: string };
+  readonly secret?: { readonly secretName?: string; readonly items?: readonly KeyToPath[] };
   readonly downwardAPI?: unknown;
   readonly projected?: { readonly sources?: readonly ProjectedSource[] };
   readonly [source: string]: unknown;
@@ -161,6 +161,7 @@ export interface Volume {
 
 export interface ProjectedSource {
   readonly configMap?: ConfigMapVolume;
+  readonly secret?: ConfigMapVolume;
   readonly [source: string]: unknown;
 }
 
