@@ -9,6 +9,7 @@ export { type ImageResolver, type RegistryAccess, registryImages, type WorkloadI
 export { initdataAnnotation } from './initdata.ts';
 export { readContainers } from './kubernetes/manifests.ts';
 export type { Container, ObjectMeta, PodSpec } from './kubernetes/types.ts';
+export { type PolicyRefusal, policyRefusals } from './policy-refusals.ts';
 export { podRefusals, type Refusal } from './refusals.ts';
 export { type MachineSize, machineSize, type SizingOptions } from './sizing.ts';
 export {
