@@ -219,9 +219,12 @@ export class Sandbox {
     if (!container.isSandbox) await this.#with.crun.delete(id);
     await this.#discard(container.bundle, container.mountPoints);
     this.#containers.delete(id);
-    await rmdir(this.#cgroup(id)).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT') throw error;
-    });
+    // crun leaves the inner one of a container that it could not start.
+    for (const group of [join(this.#cgroup(id), 'container'), this.#cgroup(id)]) {
+      await rmdir(group).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT') throw error;
+      });
+    }
   }
 
   async update(id: string, resources: LinuxResources | undefined): Promise<void> {
