@@ -97,7 +97,7 @@ export async function createGuest(options: GuestOptions): Promise<Guest> {
   const pods = createPodService({
     images: imagePuller(images),
     agentPolicy,
-    dataHub: { unseal: async (secret) => (await dataHub.unsealSecret(Buffer.from(secret))).toString('utf8') },
+    dataHub: { unseal: (secret) => dataHub.unsealSecret(Buffer.from(secret)) },
     version,
     onDenied: ({ request, reason }) => log('info', 'request refused by the agent policy', { request, reason }),
   });

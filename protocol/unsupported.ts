@@ -13,6 +13,9 @@ export const unsupportedFeatures = {
   hostPort: 'a port of the node (hostPort) is not supported',
   hostPath: 'a folder of the node (hostPath) is not supported',
   mountPropagation: 'mount propagation to or from the node is not supported',
+  userNamespace: 'a user namespace of the node (hostUsers: false) is not supported',
+  seccompProfile: 'a seccomp profile other than RuntimeDefault, which every container has, is not supported',
+  appArmorProfile: 'an AppArmor profile of the node (Localhost) is not supported',
   windows: 'Windows containers are not supported',
 } as const satisfies Record<string, string>;
 

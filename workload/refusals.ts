@@ -1,5 +1,5 @@
 import { type UnsupportedFeature, unsupportedFeatures } from '@sealpod/protocol/unsupported';
-import type { Container, PodSpec } from './kubernetes/types.ts';
+import type { Container, PodSecurityContext, PodSpec, SecurityContext } from './kubernetes/types.ts';
 
 /** Something a pod asks for and cannot have. */
 export interface Refusal {
@@ -23,8 +23,9 @@ export function podRefusals(spec: PodSpec): Refusal[] {
   if (spec.hostPID === true) refuse('hostPID', 'spec.hostPID');
   if (spec.hostIPC === true) refuse('hostIPC', 'spec.hostIPC');
   if (spec.shareProcessNamespace === true) refuse('shareProcessNamespace', 'spec.shareProcessNamespace');
-  if (spec.securityContext?.windowsOptions?.hostProcess === true)
-    refuse('windows', 'spec.securityContext.windowsOptions');
+  if (spec.hostUsers === false) refuse('userNamespace', 'spec.hostUsers');
+  if (spec.os?.name === 'windows') refuse('windows', 'spec.os.name');
+  refuseProfiles(spec.securityContext, 'spec.securityContext', refuse);
   for (const volume of spec.volumes ?? []) {
     if (volume['hostPath'] !== undefined) refuse('hostPath', `spec.volumes[${volume.name}].hostPath`);
   }
@@ -40,6 +41,7 @@ function refuseContainer(
   refuse: (rule: UnsupportedFeature, field: string) => void,
 ): void {
   const context = container.securityContext;
+  refuseProfiles(context, `${field}.securityContext`, refuse);
   if (context?.privileged === true) refuse('privileged', `${field}.securityContext.privileged`);
   if ((context?.capabilities?.add ?? []).some((name) => /^(CAP_)?ALL$/i.test(name)))
     refuse('allCapabilities', `${field}.securityContext.capabilities.add`);
@@ -52,4 +54,16 @@ function refuseContainer(
     if (mount.mountPropagation !== undefined && mount.mountPropagation !== 'None')
       refuse('mountPropagation', `${field}.volumeMounts[${mount.mountPath}].mountPropagation`);
   }
+}
+
+/** What stands in the security context of a pod and of a container alike. */
+function refuseProfiles(
+  context: PodSecurityContext | SecurityContext | undefined,
+  field: string,
+  refuse: (rule: UnsupportedFeature, field: string) => void,
+): void {
+  if ((context?.seccompProfile?.type ?? 'RuntimeDefault') !== 'RuntimeDefault')
+    refuse('seccompProfile', `${field}.seccompProfile`);
+  if (context?.appArmorProfile?.type === 'Localhost') refuse('appArmorProfile', `${field}.appArmorProfile`);
+  if (context?.windowsOptions?.hostProcess === true) refuse('windows', `${field}.windowsOptions`);
 }

@@ -88,6 +88,39 @@ describe('size of a machine', () => {
       { vcpus: 3, memoryMiB: 1024 },
     ],
     [
+      'takes a limit of the pod also where its containers ask for more: they do not get it',
+      { containers: [container('4', '64Mi')], resources: { limits: { cpu: '2' }, requests: { cpu: '1' } } },
+      { vcpus: 2, memoryMiB: 64 },
+    ],
+    [
+      'takes the sum of the limits where the pod as a whole has a request only',
+      { containers: [container('2', '64Mi'), container('2', '64Mi')], resources: { requests: { cpu: '1' } } },
+      { vcpus: 4, memoryMiB: 128 },
+    ],
+    [
+      'takes a request of the pod that is more than its containers need',
+      { containers: [container('1', '64Mi')], resources: { requests: { cpu: '3', memory: '1Gi' } } },
+      { vcpus: 3, memoryMiB: 1024 },
+    ],
+    [
+      'adds the overhead to resources of the pod as a whole',
+      {
+        containers: [{ name: 'c' }],
+        resources: { limits: { cpu: '1', memory: '64Mi' } },
+        overhead: { memory: '64Mi' },
+      },
+      { vcpus: 1, memoryMiB: 128 },
+    ],
+    [
+      'counts a sidecar and the init container after it before the containers run',
+      {
+        initContainers: [sidecar('500m', '32Mi'), container('2', '16Mi'), sidecar('500m', '32Mi')],
+        containers: [container('500m', '16Mi')],
+        overhead: { cpu: '100m', memory: '20Mi' },
+      },
+      { vcpus: 3, memoryMiB: 100 },
+    ],
+    [
       'counts processors of graphics',
       { containers: [{ name: 'c', resources: { limits: { 'nvidia.com/gpu': 2 } } }] },
       { gpus: 2 },

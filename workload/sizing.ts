@@ -22,7 +22,8 @@ const gpu = 'nvidia.com/gpu';
  * The size of the machine that a pod needs, by Kubernetes' own rule for the resources of a pod (KEP-753): what all
  * containers and sidecars need together, or what the neediest init container needs beside the sidecars started before
  * it, whichever is more; and the overhead. For each container its limit counts, or its request where that is more or alone.
- * Resources of the pod as a whole (KEP-2837) replace the sum.
+ * Of the resources of the pod as a whole (KEP-2837) a limit replaces the sum, for nothing in the pod gets beyond it; a
+ * request is the least that the pod gets.
  *
  * @throws SealpodError REQUEST_FORMAT for a malformed quantity
  */
@@ -44,8 +45,12 @@ export function machineSize(spec: PodSpec, options: SizingOptions = {}): Machine
 
 /** What the containers of a pod need of a resource at one time, in thousandths, without overhead. */
 function podNeed(spec: PodSpec, name: string): bigint {
-  const ofPod = need(spec.resources, name);
-  if (ofPod > 0n) return ofPod;
+  const limit = quantity(spec.resources?.limits, name);
+  const request = quantity(spec.resources?.requests, name);
+  return larger(limit > 0n ? limit : containersNeed(spec, name), request);
+}
+
+function containersNeed(spec: PodSpec, name: string): bigint {
   let sidecars = 0n;
   let initialising = 0n;
   for (const container of spec.initContainers ?? []) {

@@ -5,7 +5,7 @@ import { parse, parseAllDocuments } from 'yaml';
 import type { ImageResolver } from './image/image.ts';
 import { initdataAnnotation } from './initdata.ts';
 import { restrictedViolations } from './pod-security.ts';
-import { transformManifests } from './transform.ts';
+import { restoreManifests, transformManifests } from './transform.ts';
 
 const digest = `sha256:${'a'.repeat(64)}`;
 const images: ImageResolver = async (text) => {
@@ -72,8 +72,10 @@ describe('transform', () => {
     const pattern = new RegExp(JSON.parse(name) as string);
     const [good, bad] = names[kind as keyof typeof kinds];
     expect([pattern.test(good), pattern.test(bad)]).toEqual([true, false]);
-    // Twice is once.
+    // Twice is once, and undone it is as before.
     expect((await transform(result)).text).toBe(result);
+    expect(parse(restoreManifests(result))).toEqual(parse(text));
+    expect(restoreManifests(restoreManifests(result))).toBe(restoreManifests(result));
   });
 
   it('keeps comments, other objects and other pods, in lists and several documents', async () => {
@@ -106,6 +108,60 @@ describe('transform', () => {
     const other = initdataOf(templateIn(parse((await transform(JSON.stringify(annotated), { kbs })).text)));
     expect(other.data['aa.toml']).toContain('https://other.test');
     expect(other.data['cdh.toml']).toContain('kbs_cert = "PEM"');
+  });
+
+  it('undoes: images as they were named, the annotation that was there, and nothing else', async () => {
+    const toml = 'algorithm = "sha256"\nversion = "0.1.0"\n[data]\n"own" = "kept"\n';
+    const text = `# mine
+kind: Deployment
+metadata:
+  name: web # the web
+spec:
+  template:
+    metadata:
+      labels:
+        app: web
+      annotations:
+        note: 'quoted'
+        ${initdataAnnotation}: ${encodeInitdataAnnotation(toml)}
+    spec:
+      runtimeClassName: sealpod
+      initContainers:
+        - name: prepare
+          image: other:2
+      containers:
+        - name: web
+          image: app:1 # one
+        - name: pinned
+          image: registry.test/app@${digest}
+---
+kind: Service
+metadata:
+  name: web
+`;
+    const { text: once } = await transform(text);
+    const { text: twice } = await transform(once, { allowExec: true });
+    expect(twice).not.toBe(once);
+    expect(restoreManifests(once)).toBe(text);
+    expect(restoreManifests(twice)).toBe(text);
+    expect(restoreManifests(text)).toBe(text);
+    // An image that was changed since is what it is now.
+    const changed = twice.replace(/image: \S+ # one/, 'image: app:3 # one');
+    expect(restoreManifests((await transform(changed)).text)).toContain('image: app:3 # one');
+  });
+
+  it('refuses to undo by a record that is none', async () => {
+    const { text } = await transform(kinds.Pod);
+    expect(() =>
+      restoreManifests(text.replace(/sealpod\.io\/transformed-from: .*/, 'sealpod.io/transformed-from: "1"')),
+    ).toThrow(expect.objectContaining({ code: 'USAGE' }));
+  });
+
+  it('K-01: containers that may be added to a running pod are part of policy and image policy, once declared', async () => {
+    const { workloads } = await transform(kinds.Pod, { ephemeralContainers: [{ name: 'debugger', image: 'debug:1' }] });
+    expect(workloads[0]?.images).toEqual([`registry.test/app@${digest}`, `registry.test/debug@${digest}`]);
+    expect(workloads[0]?.policy).toContain('"debugger": {');
+    expect((await transform(kinds.Pod)).workloads[0]?.policy).not.toContain('"debugger"');
   });
 
   it('G-14: refuses initdata that holds a private key', async () => {

@@ -3,7 +3,8 @@ import { decodeInitdataAnnotation } from '@sealpod/protocol/initdata';
 import { generatePolicy, type PolicyOptions } from './agent-policy/policy.ts';
 import type { ImageResolver } from './image/image.ts';
 import { initdataAnnotation, type WorkloadInitdata, workloadInitdata } from './initdata.ts';
-import { readManifests, type TemplateInManifest, writeManifests } from './kubernetes/manifests.ts';
+import { readManifests, writeManifests } from './kubernetes/manifests.ts';
+import { restoreTemplate, writeTransformed } from './transformed-template.ts';
 
 export interface TransformOptions
   extends PolicyOptions,
@@ -34,7 +35,7 @@ export interface Transformed {
 
 /**
  * Generates agent policy, image policy and initdata for every confidential pod template of some manifests, and writes them
- * in. What else stands in the text stays as it is. Doing it twice changes nothing more.
+ * in. What else stands in the text stays as it is. Doing it twice changes nothing more, and {@link restoreManifests} undoes it.
  *
  * @throws SealpodError as {@link generatePolicy}, naming the workload
  */
@@ -62,7 +63,7 @@ export async function transformManifests(text: string, options: TransformOptions
         images: references,
         agentPolicy: generated.policy,
       });
-      writeInto(found, initdata.annotation, generated.images);
+      writeTransformed(found, initdata.annotation, generated.images);
       const { policy, notes } = generated;
       workloads.push({ workload, initdataDigest: initdata.digest, policy, images: references, notes });
     } catch (thrown) {
@@ -73,16 +74,14 @@ export async function transformManifests(text: string, options: TransformOptions
   return { text: writeManifests(manifests.documents), workloads };
 }
 
-function writeInto(
-  { document, path, template }: TemplateInManifest,
-  annotation: string,
-  images: Awaited<ReturnType<typeof generatePolicy>>['images'],
-): void {
-  document.setIn([...path, 'metadata', 'annotations', initdataAnnotation], annotation);
-  for (const list of ['initContainers', 'containers'] as const) {
-    for (const [index, container] of (template.spec?.[list] ?? []).entries()) {
-      const image = images.get(container);
-      if (image !== undefined) document.setIn([...path, 'spec', list, index, 'image'], image.reference);
-    }
-  }
+/**
+ * Takes back what {@link transformManifests} wrote: images as they were named before, and the initdata annotation that was
+ * there, if any. Manifests that were not transformed stay as they are.
+ *
+ * @throws SealpodError USAGE for text that is not YAML, or a record of the transformation that was changed
+ */
+export function restoreManifests(text: string): string {
+  const manifests = readManifests(text);
+  for (const found of manifests.templates) restoreTemplate(found);
+  return writeManifests(manifests.documents);
 }

@@ -3,6 +3,7 @@ import { chmod, lchown, mkdir, open, rename, rm, symlink } from 'node:fs/promise
 import { dirname, join } from 'node:path';
 import { refuseLinkedFolders, segmentsBelow } from './confinement.ts';
 import { invalidArgument } from './failures.ts';
+import { beginsSealed, sealedPrefix } from './unsealing.ts';
 
 /** CopyFileRequest, plain. `fileMode` has type bits; sizes in bytes. */
 export interface FileCopy {
@@ -27,7 +28,8 @@ const maxLinkTarget = 4096;
 
 /**
  * Puts one file, folder or symbolic link (or one chunk of a file) below `root`, never through a link, and shows a file only
- * when it is complete. Throws INVALID_ARGUMENT for a path outside, a type that is none of the three, or impossible sizes.
+ * when it is complete. Throws INVALID_ARGUMENT for a path outside, a type that is none of the three, impossible sizes, or
+ * a sealed secret that `unsealFile` did not see: a program would take its text, which the host knows, for the secret.
  */
 export async function copyFile(root: string, copy: FileCopy): Promise<void> {
   const segments = segmentsBelow(root, copy.path);
@@ -41,13 +43,16 @@ export async function copyFile(root: string, copy: FileCopy): Promise<void> {
     case symlinkType:
       await putSymlink(copy);
       return;
-    case regularType:
-    case 0:
-      await putChunk(copy);
-      return;
     default:
-      throw invalidArgument(`${copy.path}: only files, folders and symbolic links can be copied`);
+      if (!isRegularFile(copy))
+        throw invalidArgument(`${copy.path}: only files, folders and symbolic links can be copied`);
+      await putChunk(copy);
   }
+}
+
+/** Some shims leave the type out where it is a file. */
+export function isRegularFile({ fileMode }: FileCopy): boolean {
+  return [regularType, 0].includes(fileMode & fileTypeMask);
 }
 
 async function makeParents(root: string, parents: readonly string[], copy: FileCopy): Promise<void> {
@@ -85,7 +90,7 @@ async function putChunk(copy: FileCopy): Promise<void> {
     throw invalidArgument(`${copy.path}: ${copy.data.length} bytes at ${copy.offset} of ${copy.fileSize}`);
   }
   const temporary = temporaryPath(copy.path);
-  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW;
+  const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
   const file = await open(temporary, copy.offset === 0n ? flags | constants.O_TRUNC : flags, 0o600);
   try {
     let written = 0;
@@ -100,6 +105,11 @@ async function putChunk(copy: FileCopy): Promise<void> {
     }
     const { size } = await file.stat({ bigint: true });
     if (size !== copy.fileSize) return;
+    const { buffer } = await file.read(Buffer.alloc(sealedPrefix.length), 0, sealedPrefix.length, 0);
+    if (beginsSealed(buffer)) {
+      await rm(temporary);
+      throw invalidArgument(`${copy.path}: a sealed secret has to come in one piece, and may not hold another`);
+    }
     await file.chown(copy.uid, copy.gid);
     // After chown, which clears the set-id bits.
     await file.chmod(copy.fileMode & permissionMask);

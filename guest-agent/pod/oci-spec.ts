@@ -1,4 +1,5 @@
 import type { Linux, LinuxResources, Mount, Process, Spec } from '@sealpod/protocol/gen/kata/oci_pb';
+import { defaultSeccompProfile } from './seccomp-profile.ts';
 
 /** A JSON object of the OCI runtime specification. */
 export type RuntimeJson = Record<string, unknown>;
@@ -19,7 +20,7 @@ const runtimeSpecVersion = '1.0.2';
 /**
  * The OCI runtime-spec configuration (runtime-spec 1.0.2 config.json) of a container in this guest, from the message of
  * agent.proto. The pod is the machine: network, IPC and UTS are the guest's own, so those namespaces are not made; mount,
- * pid and cgroup are new for each container. Paths to namespaces, hooks, id mappings and host name never come from the host's spec;
+ * pid and cgroup are new for each container. System calls are filtered also where the host sent no filter. Paths to namespaces, hooks, id mappings and host name never come from the host's spec;
  * sysctls belong to the guest's namespaces and are set by `sysctl.ts`.
  */
 export function runtimeSpec(spec: Spec, context: SpecContext): RuntimeJson {
@@ -30,7 +31,10 @@ export function runtimeSpec(spec: Spec, context: SpecContext): RuntimeJson {
     root: { path: context.rootfs, readonly: spec.Root?.Readonly ?? false },
     mounts: spec.Mounts.map((mount) => runtimeMount(mount, context)),
     annotations: spec.Annotations,
-    linux: linux === undefined ? runtimeLinuxDefaults(context) : runtimeLinux(linux, context),
+    linux: {
+      seccomp: defaultSeccompProfile(spec.Process?.Capabilities?.Bounding ?? []),
+      ...(linux === undefined ? runtimeLinuxDefaults(context) : runtimeLinux(linux, context)),
+    },
   });
 }
 

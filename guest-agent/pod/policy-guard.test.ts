@@ -99,7 +99,7 @@ CopyFileRequest if {
         containerRequest(pod?.root ?? '', { id, args: ['env'], env: ['KEY=sealed.abc', 'PLAIN=1'] });
       await expect(pod.agent.createContainer(wish('sealed'))).rejects.toMatchObject({ status: Status.unimplemented });
       await pod.close();
-      pod = await startPod(allowAll, { dataHub: { unseal: async (secret) => `opened ${secret}` } });
+      pod = await startPod(allowAll, { dataHub: { unseal: async (secret) => Buffer.from(`opened ${secret}`) } });
       await pod.agent.createContainer(wish('open'));
       await pod.agent.startContainer({ containerId: 'open' });
       await pod.agent.waitProcess({ containerId: 'open' });

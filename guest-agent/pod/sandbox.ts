@@ -13,7 +13,7 @@ import type { RunCommand } from './command.ts';
 import { checkedId, realVolumePath } from './confinement.ts';
 import { Container } from './container.ts';
 import { checkedSpec, terminalSize } from './container-request.ts';
-import { copyFile, type FileCopy } from './copy-file.ts';
+import { copyFile, type FileCopy, isRegularFile } from './copy-file.ts';
 import type { ContainerProcess, Crun } from './crun.ts';
 import { alreadyExists, failedPrecondition, invalidArgument, notFound } from './failures.ts';
 import type { TerminalSize } from './guest-process.ts';
@@ -26,7 +26,7 @@ import { setResolver } from './resolver.ts';
 import { checkSignal, killAll, signalContainer, signalProcess } from './signals.ts';
 import { StorageTable } from './storage.ts';
 import { applySysctls } from './sysctl.ts';
-import { type SecretUnsealer, unsealEnvironment } from './unsealing.ts';
+import { type SecretUnsealer, unsealEnvironment, unsealFile } from './unsealing.ts';
 import { readStart } from './volume-file.ts';
 
 export interface SandboxDependencies {
@@ -203,9 +203,12 @@ export class Sandbox {
     if (!container.isSandbox) await this.#with.crun.delete(id);
     await this.#discard(container.bundle, container.mountPoints);
     this.#containers.delete(id);
-    await rmdir(this.#cgroup(id)).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT') throw error;
-    });
+    // crun leaves the inner one of a container that it could not start.
+    for (const group of [join(this.#cgroup(id), 'container'), this.#cgroup(id)]) {
+      await rmdir(group).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT') throw error;
+      });
+    }
   }
 
   async update(id: string, resources: LinuxResources | undefined): Promise<void> {
@@ -227,8 +230,10 @@ export class Sandbox {
     return join(this.#cgroup(this.container(id).id), 'container');
   }
 
-  copy(request: FileCopy): Promise<void> {
-    return this.#withFiles(() => copyFile(this.sharedFolder, request));
+  async copy(request: FileCopy): Promise<void> {
+    // The key broker is asked before the turn is taken: other files do not wait for it.
+    const opened = isRegularFile(request) ? await unsealFile(request, this.#with.unsealer) : request;
+    await this.#withFiles(() => copyFile(this.sharedFolder, opened));
   }
 
   /** What a container left as its termination message; empty where there is none. */

@@ -1,12 +1,13 @@
 import { SealpodError } from '@sealpod/protocol/errors';
+import type { FileCopy } from './copy-file.ts';
 
 /** What a sealed secret begins with (guest-components, sealed secrets). */
-const sealedPrefix = 'sealed.';
+export const sealedPrefix = 'sealed.';
 
 /** The data hub, as far as containers need it. */
 export interface SecretUnsealer {
   /** Opens a sealed secret; rejects where it is not genuine or the key broker refuses. */
-  unseal(secret: string): Promise<string>;
+  unseal(secret: string): Promise<Uint8Array>;
 }
 
 /**
@@ -23,13 +24,33 @@ export async function unsealEnvironment(
       const value = variable.slice(at);
       if (at === 0 || !value.startsWith(sealedPrefix)) return variable;
       const name = variable.slice(0, at - 1);
-      if (hub === undefined) {
-        throw new SealpodError(
-          'UNSUPPORTED',
-          `environment variable ${name} is a sealed secret, and there is no data hub to open it`,
-        );
-      }
-      return `${name}=${await hub.unseal(value)}`;
+      return `${name}=${Buffer.from(await open(value, `environment variable ${name}`, hub)).toString('utf8')}`;
     }),
   );
+}
+
+/**
+ * A copied file with the content that it seals, where it is a sealed secret; otherwise as it is. Volumes of Secrets come
+ * as copies, so their updates are opened too. Upstream opens them when the container is created, and leaves what it
+ * cannot open; here the copy fails.
+ *
+ * A sealed secret is a line of text and smaller than one message: `copyFile` refuses one that came in pieces.
+ */
+export async function unsealFile(copy: FileCopy, hub: SecretUnsealer | undefined): Promise<FileCopy> {
+  const isWhole = copy.offset === 0n && BigInt(copy.data.length) === copy.fileSize;
+  if (!isWhole || !beginsSealed(copy.data)) return copy;
+  const name = copy.path.slice(copy.path.lastIndexOf('/') + 1);
+  const text = Buffer.from(copy.data).toString('latin1').trimEnd();
+  const data = await open(text, `file ${name}`, hub);
+  return { ...copy, data, fileSize: BigInt(data.length) };
+}
+
+/** Whether content is, or begins like, a sealed secret. */
+export function beginsSealed(data: Uint8Array): boolean {
+  return Buffer.from(data.subarray(0, sealedPrefix.length)).toString('latin1') === sealedPrefix;
+}
+
+async function open(secret: string, what: string, hub: SecretUnsealer | undefined): Promise<Uint8Array> {
+  if (hub !== undefined) return hub.unseal(secret);
+  throw new SealpodError('UNSUPPORTED', `${what} is a sealed secret, and there is no data hub to open it`);
 }

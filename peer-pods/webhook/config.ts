@@ -39,6 +39,8 @@ export interface WebhookConfig {
   readonly reloadIntervalMs: number;
   readonly logLevel: string;
   readonly runtimeClasses: ReadonlyMap<string, RuntimeClassConfig>;
+  /** Given to pods of confidential namespaces that name no RuntimeClass; without it such pods are refused there. */
+  readonly defaultRuntimeClass?: string;
 }
 
 const code = 'USAGE';
@@ -51,7 +53,16 @@ const defaultAnnotations = [
   'default_gpu_model',
   'cc_init_data',
 ];
-const members = ['host', 'port', 'certificateFile', 'keyFile', 'reloadIntervalMs', 'logLevel', 'runtimeClasses'];
+const members = [
+  'host',
+  'port',
+  'certificateFile',
+  'keyFile',
+  'reloadIntervalMs',
+  'logLevel',
+  'runtimeClasses',
+  'defaultRuntimeClass',
+];
 const classMembers = [
   'handler',
   'extendedResource',
@@ -74,7 +85,15 @@ export function parseWebhookConfig(text: string, source: string): WebhookConfig 
     Object.entries(classes).map(([name, value]) => [name, runtimeClass(name, value, what)]),
   );
   if (runtimeClasses.size === 0) throw new SealpodError(code, `${what}: "runtimeClasses" names none`);
+  const byDefault = optionalMember(document, 'defaultRuntimeClass');
+  const defaultRuntimeClass = byDefault === undefined ? undefined : asJsonText(byDefault, 'defaultRuntimeClass', code);
+  if (defaultRuntimeClass !== undefined && !runtimeClasses.has(defaultRuntimeClass)) {
+    throw new SealpodError(code, `${what}: "defaultRuntimeClass" is none of "runtimeClasses"`, {
+      actual: defaultRuntimeClass,
+    });
+  }
   return {
+    ...(defaultRuntimeClass === undefined ? {} : { defaultRuntimeClass }),
     host: asJsonText(optionalMember(document, 'host') ?? '0.0.0.0', 'host', code),
     port: count(document, 'port', 8443, what),
     certificateFile: asJsonText(optionalMember(document, 'certificateFile'), `${what}: certificateFile`, code),

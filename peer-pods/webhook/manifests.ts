@@ -13,7 +13,7 @@ const confidentialNamespaceLabel = 'sealpod.io/confidential';
  * RuntimeClasses are never called, and policies that need no webhook at all: images by digest, and confidential namespaces.
  */
 export function admissionManifests(
-  config: Pick<WebhookConfig, 'runtimeClasses'>,
+  config: Pick<WebhookConfig, 'runtimeClasses' | 'defaultRuntimeClass'>,
   location: WebhookLocation,
   caPem: string,
 ): object[] {
@@ -40,13 +40,26 @@ export function admissionManifests(
       apiVersion: 'admissionregistration.k8s.io/v1',
       kind: 'MutatingWebhookConfiguration',
       metadata: meta('sealpod'),
-      webhooks: [{ ...webhook('mutate', '/mutate', ['pods'], ['CREATE']), reinvocationPolicy: 'IfNeeded' }],
+      webhooks: [
+        ...(config.defaultRuntimeClass === undefined
+          ? []
+          : [
+              {
+                ...webhook('runtime-class', '/runtime-class', ['pods'], ['CREATE']),
+                namespaceSelector: { matchLabels: { [confidentialNamespaceLabel]: 'true' } },
+                matchConditions: [{ name: 'no-runtime-class', expression: '!has(object.spec.runtimeClassName)' }],
+              },
+            ]),
+        { ...webhook('mutate', '/mutate', ['pods'], ['CREATE']), reinvocationPolicy: 'IfNeeded' },
+      ],
     },
     {
       apiVersion: 'admissionregistration.k8s.io/v1',
       kind: 'ValidatingWebhookConfiguration',
       metadata: meta('sealpod'),
-      webhooks: [webhook('validate', '/validate', ['pods', 'pods/ephemeralcontainers'], ['CREATE', 'UPDATE'])],
+      webhooks: [
+        webhook('validate', '/validate', ['pods', 'pods/ephemeralcontainers', 'pods/resize'], ['CREATE', 'UPDATE']),
+      ],
     },
     ...policy('sealpod-image-digests', isConfidential, [
       {
@@ -95,7 +108,11 @@ function policy(
             },
           ],
         },
-        matchConditions: [{ name: 'applies', expression: condition }],
+        matchConditions: [
+          { name: 'applies', expression: condition },
+          // Pods that were there before may still be labelled, and let go of their finalizers.
+          { name: 'changes', expression: "request.operation != 'UPDATE' || object.spec != oldObject.spec" },
+        ],
         validations: validations.map((item) => ({ ...item, reason: 'Forbidden' })),
       },
     },

@@ -4,7 +4,7 @@ import { initdataAnnotation, type PodSpec } from '@sealpod/workload';
 import { describe, expect, it } from 'vitest';
 import { parseWebhookConfig } from './config.ts';
 import type { PatchOperation, Pod } from './mutate.ts';
-import { reviewMutation, reviewValidation } from './review.ts';
+import { reviewMutation, reviewRuntimeClass, reviewValidation } from './review.ts';
 
 const vm = 'kata.peerpods.io/vm';
 const config = parseWebhookConfig(
@@ -19,6 +19,10 @@ const config = parseWebhookConfig(
   }),
   'test',
 );
+const change = (oldObject: unknown, object: unknown) => {
+  const { request, ...rest } = review(object);
+  return { ...rest, request: { ...request, operation: 'UPDATE', oldObject } };
+};
 const review = (object: unknown) => ({
   apiVersion: 'admission.k8s.io/v1',
   kind: 'AdmissionReview',
@@ -102,6 +106,35 @@ describe('mutation: the cases of the peer pods webhook', () => {
       { vcpus: '3' },
     ],
     [
+      'a limit for one resource and a request for another',
+      { containers: [resources({ memory: '64Mi' }, { cpu: '2' })] },
+      { vcpus: '2', memory: '64' },
+    ],
+    [
+      'storage, huge pages and devices, which are no size',
+      { containers: [resources({ 'ephemeral-storage': '1Gi', 'hugepages-2Mi': '2Mi', 'vendor.test/device': '1' })] },
+      {},
+    ],
+    [
+      'a request of memory that is more than the limit of another resource says',
+      { containers: [resources({ cpu: '100m', memory: '1Gi' }, { cpu: '1' })] },
+      { vcpus: '1', memory: '1024' },
+    ],
+    ['zeros, which ask for nothing', { containers: [resources({ cpu: '0', memory: '0' })] }, {}],
+    [
+      'resources of the pod as a whole (corrected)',
+      { containers: [{ name: 'c' }], resources: { requests: { cpu: '1' }, limits: { cpu: '2', memory: '1Gi' } } },
+      { vcpus: '2', memory: '1024' },
+    ],
+    [
+      'a sidecar beside the neediest init container (corrected)',
+      {
+        initContainers: [{ ...resources({ cpu: '1' }), restartPolicy: 'Always' }, resources({ cpu: '3' })],
+        containers: [resources({ cpu: '2' })],
+      },
+      { vcpus: '4' },
+    ],
+    [
       'sidecars, added (corrected)',
       {
         initContainers: [{ ...resources({ cpu: '1' }), restartPolicy: 'Always' }],
@@ -140,6 +173,12 @@ describe('mutation: the cases of the peer pods webhook', () => {
     expect(local.metadata?.annotations?.['io.containerd.cri.runtime-handler']).toBe('sealpod');
   });
 
+  it('leaves quantities that are none to the API server: the review fails', () => {
+    expect(() => reviewMutation(review(remote({ containers: [resources({ cpu: 'much' })] })), config)).toThrow(
+      expect.objectContaining({ code: 'REQUEST_FORMAT' }),
+    );
+  });
+
   it('computes again what it computed before, when another webhook has added a container', () => {
     const spec = { runtimeClassName: 'sealpod', containers: [resources({ cpu: '1' })] };
     const first = mutated({ metadata: { name: 'p' }, spec });
@@ -176,6 +215,19 @@ describe('validation', () => {
     ['privileged', withContainer({ securityContext: { privileged: true } }), 'spec.containers[c]'],
     ['allCapabilities', withContainer({ securityContext: { capabilities: { add: ['ALL'] } } }), 'capabilities.add'],
     ['unmaskedProc', withContainer({ securityContext: { procMount: 'Unmasked' } }), 'procMount'],
+    ['userNamespace', withSpec({ hostUsers: false }), unsupportedFeatures.userNamespace],
+    [
+      'seccompProfile',
+      withSpec({ securityContext: { seccompProfile: { type: 'Unconfined' } } }),
+      'spec.securityContext',
+    ],
+    ['seccompProfile', withContainer({ securityContext: { seccompProfile: { type: 'Localhost' } } }), 'containers[c]'],
+    [
+      'appArmorProfile',
+      withContainer({ securityContext: { appArmorProfile: { type: 'Localhost' } } }),
+      'containers[c]',
+    ],
+    ['windows', withSpec({ os: { name: 'windows' } }), unsupportedFeatures.windows],
     ['hostPort', withContainer({ ports: [{ hostPort: 80 }] }), 'spec.containers[c].ports'],
     [
       'mountPropagation',
@@ -212,6 +264,58 @@ describe('validation', () => {
     if (!allowed) expect(response.status?.message).toContain('debugPolicy: the policy sets AllowRequestsFailingPolicy');
   });
 
+  it('a change: what was so before may stay, what it brings in is refused', () => {
+    const before = withSpec({ hostNetwork: true });
+    const labelled = { ...before, metadata: { ...before.metadata, labels: { a: 'b' }, finalizers: [] } };
+    const ask = (object: Pod) => reviewValidation(change(before, object), config).response;
+    expect(ask(labelled)).toEqual({ uid: 'u', allowed: true });
+    const debug = { name: 'debug', image: 'debug:1' };
+    expect(ask({ ...labelled, spec: { ...labelled.spec, ephemeralContainers: [debug] } }).status?.message).toMatch(
+      /^imageDigest: .*spec\.ephemeralContainers\[debug\]/,
+    );
+    const swapped = {
+      ...labelled,
+      spec: { ...labelled.spec, containers: [{ name: 'c', image: 'registry.test/app:2' }] },
+    };
+    expect(ask(swapped).status?.message).toMatch(/^imageDigest: /);
+    // Without what was before it is as good as new.
+    expect(reviewValidation(change(undefined, labelled), config).response.allowed).toBe(false);
+  });
+
+  it('a resize: within the machine, or to less', () => {
+    const size = (memory: string): Partial<PodSpec> => ({
+      containers: [{ name: 'c', image, resources: { limits: { memory } } }],
+    });
+    const running = mutated(withSpec(size('256Mi')));
+    const ask = (memory: string, of: Pod = running) =>
+      reviewValidation(change(of, { ...of, spec: { ...of.spec, ...size(memory) } }), config).response;
+    expect(ask('64Mi').allowed).toBe(true);
+    expect(ask('256Mi').allowed).toBe(true);
+    expect(ask('512Mi').status?.message).toContain(
+      'machineSize: the machine of the pod has 256 MiB and cannot get 512',
+    );
+    // Nobody knows here how large a machine is that was made without a word about its size.
+    expect(ask('512Mi', withSpec({})).allowed).toBe(true);
+  });
+
+  it('S-30: gives the default class to pods of confidential namespaces that name none', () => {
+    const pod = { metadata: { name: 'p' }, spec: { containers: [{ name: 'c' }] } };
+    const ask = (object: Pod, byDefault?: string) =>
+      reviewRuntimeClass(review(object), {
+        ...config,
+        ...(byDefault === undefined ? {} : { defaultRuntimeClass: byDefault }),
+      }).response;
+    const { patch } = ask(pod, 'sealpod');
+    expect(JSON.parse(Buffer.from(patch ?? '', 'base64').toString())).toEqual([
+      { op: 'add', path: '/spec/runtimeClassName', value: 'sealpod' },
+    ]);
+    expect(ask(pod)).toEqual({ uid: 'u', allowed: true });
+    expect(ask({ ...pod, spec: { ...pod.spec, runtimeClassName: 'runc' } }, 'sealpod')).toEqual({
+      uid: 'u',
+      allowed: true,
+    });
+  });
+
   it('looks at ephemeral and init containers too', () => {
     const privileged = { name: 'e', image, securityContext: { privileged: true } };
     for (const list of ['ephemeralContainers', 'initContainers']) {
@@ -243,6 +347,7 @@ describe('configuration', () => {
     ['no certificate', { ...base, certificateFile: undefined }],
     ['a port below zero', { ...base, port: -1 }],
     ['a flag as text', { ...base, runtimeClasses: { sealpod: { requireDigests: 'yes' } } }],
+    ['a default class that is not configured', { ...base, defaultRuntimeClass: 'other' }],
     ['limits without meaning', { ...base, runtimeClasses: { sealpod: { limits: { gpus: 1 } } } }],
   ])('refuses %s', (_what, document) => {
     expect(() => parseWebhookConfig(JSON.stringify(document), 'f')).toThrow(expect.objectContaining({ code: 'USAGE' }));

@@ -1,7 +1,7 @@
 import { SealpodError } from '@sealpod/protocol/errors';
-import type { WebhookConfig } from './config.ts';
-import { mutatePod, type Pod } from './mutate.ts';
-import { validatePod } from './validate.ts';
+import type { RuntimeClassConfig, WebhookConfig } from './config.ts';
+import { mutatePod, type PatchOperation, type Pod } from './mutate.ts';
+import { type Denial, validatePod, validateUpdate } from './validate.ts';
 
 /** AdmissionReview of admission.k8s.io/v1, as it goes back. */
 export interface ReviewAnswer {
@@ -20,6 +20,8 @@ export interface ReviewAnswer {
 interface Request {
   readonly uid: string;
   readonly pod: Pod;
+  /** What the pod was before, where it is changed. */
+  readonly before?: Pod;
 }
 
 /** Answers a mutating review: pods of other RuntimeClasses are let through as they are. @throws SealpodError REQUEST_FORMAT */
@@ -28,19 +30,39 @@ export function reviewMutation(body: unknown, config: WebhookConfig): ReviewAnsw
   const runtimeClass = config.runtimeClasses.get(pod.spec?.runtimeClassName ?? '');
   if (runtimeClass === undefined) return answer(uid, { allowed: true });
   const patch = mutatePod(pod, runtimeClass);
-  if (patch.length === 0) return answer(uid, { allowed: true });
-  const encoded = Buffer.from(JSON.stringify(patch)).toString('base64');
-  return answer(uid, { allowed: true, patchType: 'JSONPatch', patch: encoded });
+  return patch.length === 0 ? answer(uid, { allowed: true }) : patched(uid, patch);
+}
+
+/**
+ * Answers the mutating review of a pod in a confidential namespace: one that names no RuntimeClass gets the default one,
+ * where there is a default. Then the API server asks again for what belongs to the class.
+ *
+ * @throws SealpodError REQUEST_FORMAT
+ */
+export function reviewRuntimeClass(body: unknown, { defaultRuntimeClass }: WebhookConfig): ReviewAnswer {
+  const { uid, pod } = readRequest(body);
+  if (defaultRuntimeClass === undefined || (pod.spec?.runtimeClassName ?? '') !== '')
+    return answer(uid, { allowed: true });
+  return patched(uid, [{ op: 'add', path: '/spec/runtimeClassName', value: defaultRuntimeClass }]);
 }
 
 /** Answers a validating review. @throws SealpodError REQUEST_FORMAT */
 export function reviewValidation(body: unknown, config: WebhookConfig): ReviewAnswer {
-  const { uid, pod } = readRequest(body);
+  const { uid, pod, before } = readRequest(body);
   const runtimeClass = config.runtimeClasses.get(pod.spec?.runtimeClassName ?? '');
-  const denials = runtimeClass === undefined ? [] : validatePod(pod, runtimeClass);
+  const denials = runtimeClass === undefined ? [] : denialsOf(pod, before, runtimeClass);
   if (denials.length === 0) return answer(uid, { allowed: true });
   const message = denials.map(({ rule, field, message: text }) => `${rule}: ${text} (${field})`).join('; ');
   return answer(uid, { allowed: false, status: { code: 403, reason: 'Forbidden', message } });
+}
+
+function denialsOf(pod: Pod, before: Pod | undefined, config: RuntimeClassConfig): Denial[] {
+  return before === undefined ? validatePod(pod, config) : validateUpdate(pod, before, config);
+}
+
+function patched(uid: string, patch: readonly PatchOperation[]): ReviewAnswer {
+  const encoded = Buffer.from(JSON.stringify(patch)).toString('base64');
+  return answer(uid, { allowed: true, patchType: 'JSONPatch', patch: encoded });
 }
 
 function answer(uid: string, response: Omit<ReviewAnswer['response'], 'uid'>): ReviewAnswer {
@@ -51,14 +73,16 @@ function readRequest(body: unknown): Request {
   const review = body as {
     apiVersion?: unknown;
     kind?: unknown;
-    request?: { uid?: unknown; object?: unknown; kind?: unknown };
+    request?: { uid?: unknown; object?: unknown; oldObject?: unknown; operation?: unknown; kind?: unknown };
   } | null;
   const { request } = review ?? {};
   const object = request?.object;
   const isReview = review?.kind === 'AdmissionReview' && review.apiVersion === 'admission.k8s.io/v1';
   if (isReview && typeof request?.uid === 'string' && typeof object === 'object' && object !== null) {
     const { kind } = (request.kind ?? {}) as { kind?: unknown };
-    if (kind === 'Pod') return { uid: request.uid, pod: object };
+    const { oldObject, operation } = request;
+    const isUpdate = operation === 'UPDATE' && typeof oldObject === 'object' && oldObject !== null;
+    if (kind === 'Pod') return { uid: request.uid, pod: object, ...(isUpdate ? { before: oldObject } : {}) };
   }
   throw new SealpodError('REQUEST_FORMAT', 'not a review of a pod', {
     expected: 'AdmissionReview of admission.k8s.io/v1 with a Pod',

@@ -5,7 +5,7 @@ import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import express, { type NextFunction, type Request, type Response } from 'express';
 import type { Log } from '../adaptor/log.ts';
 import type { WebhookConfig } from './config.ts';
-import { type ReviewAnswer, reviewMutation, reviewValidation } from './review.ts';
+import { type ReviewAnswer, reviewMutation, reviewRuntimeClass, reviewValidation } from './review.ts';
 
 /** A pod is at most 1.5 MiB in etcd; a review may hold it twice. */
 const maxReviewBytes = 4 * 1024 * 1024;
@@ -18,7 +18,7 @@ export interface WebhookServer {
 }
 
 /**
- * Serves `/mutate`, `/validate` and `/healthz` by TLS. Certificate and key are read again when their files change; a pair
+ * Serves `/mutate`, `/validate`, `/runtime-class` and `/healthz` by TLS. Certificate and key are read again when their files change; a pair
  * that does not fit together is refused and the one before stays.
  *
  * @throws SealpodError USAGE where the first pair cannot be used
@@ -58,6 +58,7 @@ function application(config: WebhookConfig, log: Log): express.Express {
   const json = express.json({ limit: maxReviewBytes, type: 'application/json' });
   app.post('/mutate', json, review(reviewMutation));
   app.post('/validate', json, review(reviewValidation));
+  app.post('/runtime-class', json, review(reviewRuntimeClass));
   app.use((thrown: unknown, _request: Request, response: Response, _next: NextFunction) => {
     const { status } = thrown as { status?: unknown };
     const error = asSealpodError(thrown, 'REQUEST_FORMAT');

@@ -1,6 +1,6 @@
 import { asSealpodError } from '@sealpod/protocol/errors';
 import { decodeInitdataAnnotation, parseInitdata } from '@sealpod/protocol/initdata';
-import { initdataAnnotation, podRefusals } from '@sealpod/workload';
+import { initdataAnnotation, machineSize, podRefusals, policyRefusals } from '@sealpod/workload';
 import type { RuntimeClassConfig } from './config.ts';
 import { hypervisorPrefix, type Pod, runtimeHandlerAnnotation } from './mutate.ts';
 
@@ -28,6 +28,35 @@ export function validatePod(pod: Pod, config: RuntimeClassConfig): Denial[] {
     ...initdataDenials(pod, config),
     ...sizeDenials(pod, config),
   ];
+}
+
+/**
+ * What of a change of a pod is refused. A pod that was admitted otherwise (before the webhook was there) may still be
+ * labelled, and let go of its finalizers: only what the change brings in counts.
+ */
+export function validateUpdate(pod: Pod, before: Pod, config: RuntimeClassConfig): Denial[] {
+  const key = ({ rule, field }: Denial): string => `${rule} ${field}`;
+  const known = new Set(validatePod(before, config).map(key));
+  return [...validatePod(pod, config).filter((denial) => !known.has(key(denial))), ...resizeDenials(pod, before)];
+}
+
+/** A machine keeps the size it was started with; the guest changes the limits inside of it. */
+function resizeDenials(pod: Pod, before: Pod): Denial[] {
+  const [size, earlier] = [machineSize(pod.spec ?? {}), machineSize(before.spec ?? {})];
+  return (['vcpus', 'memoryMiB'] as const).flatMap((name) => {
+    const annotation = hypervisorPrefix + (name === 'vcpus' ? 'default_vcpus' : 'default_memory');
+    const machine = Number(pod.metadata?.annotations?.[annotation] ?? Number.NaN);
+    const wanted = size[name] ?? 0;
+    if (!(wanted > machine) || wanted <= (earlier[name] ?? 0)) return [];
+    const what = name === 'vcpus' ? 'processors' : 'MiB';
+    return [
+      {
+        rule: 'machineSize',
+        field: 'spec.containers',
+        message: `the machine of the pod has ${machine} ${what} and cannot get ${wanted} while it runs`,
+      },
+    ];
+  });
 }
 
 function unpinnedImages({ spec = {} }: Pod): Denial[] {
@@ -66,7 +95,7 @@ function annotationDenials({ metadata }: Pod, config: RuntimeClassConfig): Denia
   return denials;
 }
 
-function initdataDenials({ metadata }: Pod, config: RuntimeClassConfig): Denial[] {
+function initdataDenials({ metadata, spec = {} }: Pod, config: RuntimeClassConfig): Denial[] {
   const field = `metadata.annotations[${initdataAnnotation}]`;
   const annotation = metadata?.annotations?.[initdataAnnotation];
   if (annotation === undefined) {
@@ -75,9 +104,11 @@ function initdataDenials({ metadata }: Pod, config: RuntimeClassConfig): Denial[
   }
   try {
     const { data } = parseInitdata(decodeInitdataAnnotation(annotation));
-    if (!debugSwitch.test(data['policy.rego'] ?? '')) return [];
+    const policy = data['policy.rego'] ?? '';
+    const refused = policyRefusals(spec, policy).map((refusal) => ({ rule: 'agentPolicy', ...refusal }));
+    if (!debugSwitch.test(policy)) return refused;
     const message = 'the policy sets AllowRequestsFailingPolicy, which this image refuses';
-    return [{ rule: 'debugPolicy', field, message }];
+    return [{ rule: 'debugPolicy', field, message }, ...refused];
   } catch (thrown) {
     const { code, message } = asSealpodError(thrown, 'INITDATA_SCHEMA');
     return [{ rule: 'initdata', field, message: `${code}: ${message}` }];

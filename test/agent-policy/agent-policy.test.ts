@@ -1,52 +1,21 @@
 import { CreateSandboxRequestSchema, ExecProcessRequestSchema } from '@sealpod/protocol/gen/kata/agent_pb';
-import { createRegoEngine } from '@sealpod/rego';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AgentPolicy } from '../../guest-agent/agent-policy/agent-policy.ts';
 import { sharedMemoryStorage } from '../../runtimeclass/shim/mounts/storage.ts';
-import { generatePolicy, type PolicyOptions } from '../../workload/agent-policy/policy.ts';
-import type { WorkloadImage } from '../../workload/image/image.ts';
-import { readManifests } from '../../workload/kubernetes/manifests.ts';
-import { type ContainerRequests, fixture, input, NodeFiles, type PolicyInput, requestsOf } from './requests.ts';
+import { image, RecordedPods } from './recorded-pods.ts';
+import { type ContainerRequests, input, type PolicyInput, requestsOf } from './requests.ts';
 
 /*
  * Generated policies against what our shim sends for containers that a real containerd and kubelet described, judged by the
  * guest's own policy engine in the guest's own projection. Each field of an allowed request is then changed.
  */
 
-const digest = `sha256:${'b3'.repeat(32)}`;
-const image: WorkloadImage = {
-  reference: `localhost/app@${digest}`,
-  entrypoint: ['/bin/sh', '-c', 'sleep 3600'],
-  command: [],
-  environment: ['PATH=/bin', 'FROM_IMAGE=yes'],
-  workingDirectory: '',
-  user: '',
-};
-const volumes = {
-  conf: { mode: 'fast', 'app.conf': 'a = 1\n' },
-  cred: { user: 'alice', token: 't0ken' },
-  info: { labels: 'app="web"' },
-  all: { mode: 'fast', 'app.conf': 'a = 1\n', user: 'alice', token: 'x' },
-};
-const engine = createRegoEngine({ workers: 1, timeoutMs: 10_000 });
-const node = new NodeFiles(volumes);
-afterAll(async () => {
-  node.remove();
-  await engine.close();
-});
-
-async function policyOf(pod: string, options: PolicyOptions = {}): Promise<string> {
-  const manifests = readManifests(fixture('pods.yaml'));
-  const found = manifests.templates.find(({ owner }) => owner.metadata.name === pod);
-  if (found === undefined) throw new Error(`no pod ${pod}`);
-  const resolve = async () => image;
-  return (await generatePolicy(found.owner, found.template, manifests.configuration, resolve, options)).policy;
-}
-
-async function decide(policy: AgentPolicy, type: string, of: PolicyInput): Promise<string> {
-  const { allowed, prints, failure } = await policy.decide(type, of);
-  return allowed ? 'allowed' : `${prints.join('\n')}${failure?.message ?? ''}` || 'refused without a word';
-}
+const pods = new RecordedPods();
+const { node } = pods;
+const decide = pods.decide.bind(pods);
+const startedPod = pods.start.bind(pods);
+const policyOf = pods.policyOf.bind(pods);
+afterAll(() => pods.close());
 
 const sandboxRequest = (hostname: string): PolicyInput =>
   input(CreateSandboxRequestSchema, {
@@ -55,21 +24,6 @@ const sandboxRequest = (hostname: string): PolicyInput =>
     storages: [sharedMemoryStorage()],
     sandboxId: 'sandbox1',
   });
-
-function sandboxIdOf(pod: string): string {
-  const { annotations } = JSON.parse(fixture(`${pod}.sandbox.json`)) as { annotations: Record<string, string> };
-  return annotations['io.kubernetes.cri.sandbox-id'] ?? '';
-}
-
-/** A guest whose sandbox is up, as far as its policy knows. */
-async function startedPod(pod: string, policy: string): Promise<AgentPolicy> {
-  const agent = await AgentPolicy.create({ engine, policy });
-  const id = sandboxIdOf(pod);
-  const { create } = await requestsOf(`${pod}.sandbox`, id, image.reference, node);
-  expect(await decide(agent, 'CreateContainerRequest', create)).toBe('allowed');
-  expect(await decide(agent, 'StartContainerRequest', { container_id: id })).toBe('allowed');
-  return agent;
-}
 
 describe('pods as Kubernetes runs them', () => {
   it.each([
@@ -120,7 +74,7 @@ describe('pods as Kubernetes runs them', () => {
 
   it('refuses another pod name, namespace, host name, and a second sandbox', async () => {
     const policy = await policyOf('full', { namespace: 'default' });
-    const agent = await AgentPolicy.create({ engine, policy });
+    const agent = await AgentPolicy.create({ engine: pods.engine, policy });
     const { create } = await requestsOf('full.sandbox', 'sandbox1', image.reference, node);
     for (const [key, value] of [
       ['sandbox-name', 'fuller'],

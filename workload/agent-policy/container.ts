@@ -33,6 +33,8 @@ const defaultPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 /** What a container's policy is made from. */
 export interface ContainerContext {
   readonly spec: PodSpec;
+  /** Kind of the workload. */
+  readonly owner: string;
   readonly metadata: ObjectMeta;
   readonly known: KnownConfiguration;
   /** Pattern of the pod's host name. */
@@ -93,7 +95,11 @@ function withRuntimeVariables(container: Container, context: ContainerContext): 
     if (at > 0) variables.set(variable.slice(0, at), { equals: variable.slice(at + 1) });
   }
   for (const [name, value] of own.variables) variables.set(name, value);
-  return { variables, optional: [...own.optional, { name: '^HOSTNAME$', value: { pattern: context.hostname } }] };
+  const optional = [...own.optional, { name: '^HOSTNAME$', value: { pattern: context.hostname } }];
+  // The controller of an indexed job numbers the pods.
+  if (['Job', 'CronJob'].includes(context.owner))
+    optional.push({ name: '^JOB_COMPLETION_INDEX$', value: { pattern: '^[0-9]{1,10}$' } });
+  return { variables, optional };
 }
 
 function userOf(container: Container, spec: PodSpec, image: WorkloadImage): ContainerData['user'] {

@@ -65,8 +65,8 @@ export interface StorageData {
 export interface VolumeData {
   /** Pattern for the name of its folder or file on the node. */
   readonly name: string;
-  /** Its files by path, as far as they were known; null: anything. */
-  readonly files: Readonly<Record<string, FileData>> | null;
+  /** Its files by path, as far as they were known; null: anything. A file that is null may hold anything. */
+  readonly files: Readonly<Record<string, FileData | null>> | null;
 }
 
 export interface FileData {

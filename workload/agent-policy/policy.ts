@@ -3,7 +3,8 @@ import { SealpodError } from '@sealpod/protocol/errors';
 import type { ImageResolver, WorkloadImage } from '../image/image.ts';
 import type { KnownConfiguration } from '../kubernetes/environment.ts';
 import { hostnamePattern, literal, type PodOwner, podNamePattern } from '../kubernetes/names.ts';
-import type { Container, PodTemplate } from '../kubernetes/types.ts';
+import { asWritten } from '../kubernetes/stored.ts';
+import type { Container, ObjectMeta, PodSpec, PodTemplate } from '../kubernetes/types.ts';
 import { restrictedViolations } from '../pod-security.ts';
 import { podRefusals } from '../refusals.ts';
 import { containerData } from './container.ts';
@@ -41,6 +42,8 @@ export interface PolicyOptions {
   readonly commands?: Readonly<Record<string, readonly (readonly string[])[]>>;
   /** Let the host read what the containers write; default true. */
   readonly allowLogs?: boolean;
+  /** Containers that may be added to a running pod (`kubectl debug`); all others are refused. */
+  readonly ephemeralContainers?: readonly Container[];
   /** Refuse what Kubernetes' Pod Security Standard "restricted" refuses, here and in the guest. */
   readonly podSecurity?: 'restricted' | undefined;
 }
@@ -48,7 +51,8 @@ export interface PolicyOptions {
 /** A policy, and what it is about. */
 export interface GeneratedPolicy {
   readonly policy: string;
-  readonly images: ReadonlyMap<Container, WorkloadImage>;
+  /** By container. */
+  readonly images: ReadonlyMap<string, WorkloadImage>;
   /** What the policy does not compare, for the owner to know. */
   readonly notes: readonly string[];
 }
@@ -66,19 +70,20 @@ export async function generatePolicy(
   images: ImageResolver,
   options: PolicyOptions = {},
 ): Promise<GeneratedPolicy> {
-  const spec = template.spec ?? {};
-  refuseUnsupported(template, options);
+  const ephemeralContainers = options.ephemeralContainers ?? [];
+  const spec = { ...asWritten(template.spec ?? {}), ephemeralContainers };
   // A pod has its own name; those of other workloads take labels and annotations of the template.
   const metadata = { ...template.metadata, ...(owner.kind === 'Pod' ? owner.metadata : {}) };
+  refuseUnsupported(spec, metadata, options);
   const hostname = hostnamePattern(owner, spec);
   const notes: string[] = [];
-  const resolved = new Map<Container, WorkloadImage>();
+  const resolved = new Map<string, WorkloadImage>();
   const containers: Record<string, ContainerData> = {};
   const initContainers = spec.initContainers ?? [];
   const add = async (container: Container, after: readonly string[]): Promise<void> => {
     const image = await images(container.image ?? '');
-    resolved.set(container, image);
-    const data = containerData(container, { spec, metadata, known, hostname, image, after });
+    resolved.set(container.name, image);
+    const data = containerData(container, { spec, owner: owner.kind, metadata, known, hostname, image, after });
     const further = (options.commands?.[container.name] ?? []).map((line) => line.map((text) => ({ equals: text })));
     containers[container.name] = { ...data, commands: [...data.commands, ...further] };
   };
@@ -92,6 +97,7 @@ export async function generatePolicy(
       container,
       initContainers.map(({ name }) => name),
     );
+  for (const container of ephemeralContainers) await add(container, []);
   const namespace = owner.metadata.namespace ?? options.namespace;
   if (namespace === undefined) notes.push('the namespace is not pinned; name one in the manifest or with --namespace');
   const data: PolicyData = {
@@ -99,7 +105,7 @@ export async function generatePolicy(
       name: podNamePattern(owner),
       namespace: namespace === undefined ? `^${dnsLabel}$` : `^${literal(namespace)}$`,
       hostname,
-      sysctls: sysctlsOf(template),
+      sysctls: sysctlsOf(spec),
       fs_group: spec.securityContext?.fsGroup ?? null,
       service_links: spec.enableServiceLinks !== false,
       security: options.podSecurity ?? null,
@@ -113,16 +119,16 @@ export async function generatePolicy(
   return { policy: policyText(data), images: resolved, notes };
 }
 
-function sysctlsOf({ spec }: PodTemplate): Record<string, readonly string[]> {
-  const own = (spec?.securityContext?.sysctls ?? []).map(({ name, value }) => [name, [value]] as const);
+function sysctlsOf(spec: PodSpec): Record<string, readonly string[]> {
+  const own = (spec.securityContext?.sysctls ?? []).map(({ name, value }) => [name, [value]] as const);
   return { ...defaultSysctls, ...Object.fromEntries(own) };
 }
 
-function refuseUnsupported({ spec = {} }: PodTemplate, options: PolicyOptions): void {
+function refuseUnsupported(spec: PodSpec, metadata: ObjectMeta, options: PolicyOptions): void {
   const [refusal] = podRefusals(spec);
   if (refusal !== undefined) throw new SealpodError('UNSUPPORTED', refusal.message, { actual: refusal.field });
   if (options.podSecurity === undefined) return;
-  const [violation] = restrictedViolations(spec);
+  const [violation] = restrictedViolations(spec, metadata.annotations);
   if (violation === undefined) return;
   throw new SealpodError('POLICY_DENY', `Pod Security Standard restricted: ${violation.field}`, {
     expected: violation.expected,

@@ -26,7 +26,8 @@ export interface KnownConfiguration {
 const anything: Expected = { pattern: '^[\\s\\S]*$' };
 const address = '[0-9a-fA-F.:]{2,45}';
 const dnsName = '[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?';
-const sealedPrefix = 'sealed.';
+/** What a sealed secret begins with: it is public. */
+export const sealedPrefix = 'sealed.';
 
 /**
  * The variables a kubelet gives a container: `envFrom`, then `env` in order, with `$(NAME)` of earlier ones put in. Those
@@ -65,11 +66,13 @@ function sourceEntries(
   const { configMapRef, secretRef } = source;
   if (configMapRef !== undefined) {
     const map = configMaps.get(configMapRef.name ?? '');
+    if (map === undefined && configMapRef.optional === true) return [];
     if (map === undefined) throw notGiven('ConfigMap', configMapRef.name);
     return Object.entries(map.data ?? {}).map(([name, value]) => [name, { equals: value }]);
   }
   if (secretRef === undefined) return [];
   const secret = secrets.get(secretRef.name ?? '');
+  if (secret === undefined && secretRef.optional === true) return [];
   if (secret === undefined) throw notGiven('Secret', secretRef.name);
   const names = new Set([...Object.keys(secret.data ?? {}), ...Object.keys(secret.stringData ?? {})]);
   return [...names].map((name) => [name, secretValue(secret, name)]);

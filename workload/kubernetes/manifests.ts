@@ -2,7 +2,7 @@ import { SealpodError } from '@sealpod/protocol/errors';
 import { type Document, parseAllDocuments } from 'yaml';
 import type { KnownConfiguration } from './environment.ts';
 import type { PodOwner } from './names.ts';
-import type { ConfigMap, ObjectMeta, PodTemplate, Secret } from './types.ts';
+import type { ConfigMap, Container, ObjectMeta, PodTemplate, Secret } from './types.ts';
 
 /** Where the pod template stands in each kind of workload. */
 const templatePaths: Readonly<Record<string, readonly string[]>> = {
@@ -73,6 +73,27 @@ export function readManifests(text: string): Manifests {
     }
   }
   return { documents, templates, configuration: { configMaps, secrets } };
+}
+
+/**
+ * Reads a list of containers, as a pod has it (YAML or JSON).
+ *
+ * @throws SealpodError USAGE
+ */
+export function readContainers(text: string): Container[] {
+  if (Buffer.byteLength(text) > maxManifestBytes) {
+    throw new SealpodError('USAGE', 'the list of containers is too large', {
+      expected: `at most ${maxManifestBytes} bytes`,
+    });
+  }
+  const [document, ...more] = parseAllDocuments(text);
+  const [error] = document?.errors ?? [];
+  if (document === undefined || error !== undefined || more.length > 0)
+    throw new SealpodError('USAGE', 'not a list of containers', { ...(error === undefined ? {} : { cause: error }) });
+  const containers: unknown = document.toJS({ maxAliasCount: maxAliases });
+  const template = { spec: { containers } } as PodTemplate;
+  checkTemplate(template, 'list of containers');
+  return [...(template.spec?.containers ?? [])];
 }
 
 /** The text of manifests again. */

@@ -39,6 +39,7 @@ export interface PodSpec {
   readonly shareProcessNamespace?: boolean;
   readonly hostname?: string;
   readonly setHostnameAsFQDN?: boolean;
+  readonly os?: { readonly name?: string };
   readonly enableServiceLinks?: boolean;
   readonly automountServiceAccountToken?: boolean;
   readonly overhead?: Quantities;
@@ -71,6 +72,7 @@ export interface SecurityContext {
   readonly seccompProfile?: { readonly type?: string };
   readonly appArmorProfile?: { readonly type?: string };
   readonly seLinuxOptions?: { readonly type?: string; readonly user?: string; readonly role?: string };
+  readonly windowsOptions?: { readonly hostProcess?: boolean };
 }
 
 export interface Container {
@@ -98,6 +100,8 @@ export interface Container {
 
 export interface Handler {
   readonly exec?: { readonly command?: readonly string[] };
+  readonly httpGet?: { readonly host?: string };
+  readonly tcpSocket?: { readonly host?: string };
 }
 
 export interface EnvironmentVariable {
@@ -149,7 +153,7 @@ export interface Volume {
   readonly name: string;
   readonly emptyDir?: { readonly medium?: string; readonly sizeLimit?: string | number } | null;
   readonly configMap?: ConfigMapVolume;
-  readonly secret?: { readonly secretName?: string };
+  readonly secret?: { readonly secretName?: string; readonly items?: readonly KeyToPath[] };
   readonly downwardAPI?: unknown;
   readonly projected?: { readonly sources?: readonly ProjectedSource[] };
   readonly [source: string]: unknown;
@@ -157,6 +161,7 @@ export interface Volume {
 
 export interface ProjectedSource {
   readonly configMap?: ConfigMapVolume;
+  readonly secret?: ConfigMapVolume;
   readonly [source: string]: unknown;
 }
 
