@@ -8,6 +8,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { agentRelay } from './cases/agent-relay.ts';
 import { imagePull } from './cases/image-pull.ts';
 import { keyBroker } from './cases/key-broker.ts';
 import { machineStart } from './cases/machine-start.ts';
@@ -19,7 +20,7 @@ import { describeMachine } from './machine.ts';
 import type { BenchCase, BenchContext } from './measure.ts';
 import { type CaseResult, renderText } from './report.ts';
 
-const cases: readonly BenchCase[] = [machineStart, podStart, imagePull, keyBroker, policyEngine, memory];
+const cases: readonly BenchCase[] = [machineStart, podStart, imagePull, keyBroker, policyEngine, agentRelay, memory];
 const usage = `usage: npm run bench -- [${cases.map(({ name }) => name).join('|')}…] [--runs N] [-o text|json] [--peer-key-broker URL] [--load-generator FILE]`;
 
 const { values, positionals } = parseArgs({

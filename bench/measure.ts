@@ -1,7 +1,7 @@
 /** One measured quantity: the median of its runs and how far they spread. */
 export interface Figure {
   readonly name: string;
-  readonly unit: 'ms' | 's' | '1/s' | 'MiB';
+  readonly unit: 'ms' | 's' | '1/s' | 'MiB' | 'MiB/s';
   readonly median: number;
   readonly smallest: number;
   readonly largest: number;

@@ -79,6 +79,7 @@ export const reasonCodes = {
   TEE_MISSING: ['no TEE or TPM was found in the guest', 'attach a TPM'],
   TEE_FAILED: ['the TEE or TPM of the guest failed', 'see the console log of the machine'],
   HYPERVISOR: ['the hypervisor could not start or lost the machine', 'see the adaptor log'],
+  VM_ENDED: ['the pod VM has ended while its pod ran', 'see the end of its console in the adaptor log'],
   PROVIDER_IMAGE: ['the pod VM image is missing or damaged', 'build it with `sealpod podvm build`'],
   AGENT_UNREACHABLE: ['the guest agent did not answer', 'see the console log of the machine'],
   AGENT_POLICY_DENY: ['the agent policy blocks the request', 'allow it in policy.rego of initdata'],

@@ -16,3 +16,7 @@ export function alreadyExists(message: string): TtrpcError {
 export function failedPrecondition(message: string): TtrpcError {
   return new TtrpcError(Status.failedPrecondition, message);
 }
+
+export function outOfRange(message: string): TtrpcError {
+  return new TtrpcError(Status.outOfRange, message);
+}

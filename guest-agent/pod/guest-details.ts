@@ -3,6 +3,7 @@ import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { GuestDetailsRequest, GuestDetailsResponseSchema } from '@sealpod/protocol/gen/kata/agent_pb';
+import { streamOffsetFeature } from '@sealpod/protocol/stream-offset';
 import { storageDrivers } from './storage.ts';
 
 const memoryBlockFile = '/sys/devices/system/memory/block_size_bytes';
@@ -21,7 +22,7 @@ export async function guestDetails(
       deviceHandlers: [],
       storageHandlers: [...storageDrivers],
       supportsSeccomp: true,
-      extraFeatures: [],
+      extraFeatures: [streamOffsetFeature],
     },
     supportMemHotplugProbe: false,
   };

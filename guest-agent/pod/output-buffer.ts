@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream';
+import { outOfRange } from './failures.ts';
 
 /** Bytes kept for a reader that does not come; beyond it the writer is held back, as by any pipe. */
 const highWaterBytes = 256 * 1024;
@@ -23,6 +24,9 @@ export class OutputBuffer {
   #discarding = false;
   #waiting: (() => void)[] = [];
   #source: Throttle | undefined;
+  /** How much was read, and what the last read got: its reader may have lost it on the way. */
+  #position = 0;
+  #last: Uint8Array = Buffer.alloc(0);
 
   /** Takes what `source` emits until it ends. An error of the source is its end: the process is gone. */
   attach(source: Readable): void {
@@ -61,9 +65,19 @@ export class OutputBuffer {
     this.#source?.resume();
   }
 
-  /** Up to `length` bytes as soon as there are any; empty at the end. Rejects when `signal` aborts. */
-  async read(length: number, signal: AbortSignal): Promise<Uint8Array> {
-    while (this.#bytes === 0 && !this.#ended) await this.#data(signal);
+  /**
+   * Up to `length` bytes as soon as there are any; empty at the end. With `offset`, the number of bytes that the reader
+   * has, the last answer is repeated to one who did not get it. Rejects when `signal` aborts.
+   *
+   * @throws TtrpcError OUT_OF_RANGE for bytes that were read before that
+   */
+  async read(length: number, signal: AbortSignal, offset?: number): Promise<Uint8Array> {
+    for (;;) {
+      // Each time: another read of the same reader, on a connection that is lost, may get the data first.
+      if (offset !== undefined && offset !== this.#position) return this.#again(offset);
+      if (this.#bytes > 0 || this.#ended) break;
+      await this.#data(signal);
+    }
     const wanted = Math.min(Math.max(length, 1), maxReadBytes);
     const taken: Buffer[] = [];
     let room = wanted;
@@ -78,8 +92,18 @@ export class OutputBuffer {
     }
     const data = Buffer.concat(taken);
     this.#bytes -= data.length;
+    if (data.length > 0) {
+      this.#position += data.length;
+      this.#last = data;
+    }
     if (this.#bytes < highWaterBytes) this.#source?.resume();
     return data;
+  }
+
+  #again(offset: number): Uint8Array {
+    const first = this.#position - this.#last.length;
+    if (offset >= first && offset < this.#position) return this.#last.subarray(offset - first);
+    throw outOfRange(`the output can be read again from byte ${first} on, not from ${offset}`);
   }
 
   #data(signal: AbortSignal): Promise<void> {

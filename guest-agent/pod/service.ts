@@ -3,13 +3,15 @@ import type { DescMethod, Message } from '@bufbuild/protobuf';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { AgentService, type ReadStreamRequest } from '@sealpod/protocol/gen/kata/agent_pb';
 import { Health, HealthCheckResponse_ServingStatus } from '@sealpod/protocol/gen/kata/health_pb';
+import { streamOffset } from '@sealpod/protocol/stream-offset';
 import type { RequestContext, ServiceImplementation, TtrpcServer } from '@sealpod/protocol/ttrpc';
 import type { AgentPolicy, PolicyDecision } from '../agent-policy/agent-policy.ts';
 import { type RunCommand, runCommand } from './command.ts';
-import { Crun, type CrunOptions } from './crun.ts';
+import { type ContainerProcess, Crun, type CrunOptions } from './crun.ts';
 import { invalidArgument } from './failures.ts';
 import { bringCpusOnline, guestDetails, metrics } from './guest-details.ts';
 import type { ImagePuller } from './image-puller.ts';
+import { InputStream } from './input-stream.ts';
 import { GuestNetwork } from './network.ts';
 import type { OutputBuffer } from './output-buffer.ts';
 import { guestPaths, type PodPaths } from './paths.ts';
@@ -128,7 +130,13 @@ function implementation(options: PodServiceOptions, sandbox: Sandbox, network: G
   const read = async (request: ReadStreamRequest, context: RequestContext, of: 'stdout' | 'stderr') => {
     const process = await runningProcess(sandbox, request);
     const buffer: OutputBuffer | undefined = process?.[of];
-    return { data: (await buffer?.read(request.len, context.signal)) ?? empty };
+    return { data: (await buffer?.read(request.len, context.signal, streamOffset(context.metadata))) ?? empty };
+  };
+  const inputs = new WeakMap<ContainerProcess, InputStream>();
+  const inputOf = (process: ContainerProcess): InputStream => {
+    const input = inputs.get(process) ?? new InputStream((data) => process.write(data));
+    inputs.set(process, input);
+    return input;
   };
   return {
     createSandbox: async (request) => {
@@ -177,11 +185,11 @@ function implementation(options: PodServiceOptions, sandbox: Sandbox, network: G
       if (logType !== terminationLog) throw invalidArgument(`there is no log of type ${JSON.stringify(logType)}`);
       return { data: await sandbox.terminationMessage(containerId) };
     },
-    writeStdin: async ({ containerId, execId, data }) => {
+    writeStdin: async ({ containerId, execId, data }, { metadata }) => {
       const process = await sandbox.process(containerId, execId);
       // The runtime-rs shim says the end of the input by writing nothing.
       if (data.length === 0) process.closeStdin();
-      else await process.write(data);
+      else await inputOf(process).write(data, streamOffset(metadata));
       return { len: data.length };
     },
     closeStdin: async ({ containerId, execId }) => {

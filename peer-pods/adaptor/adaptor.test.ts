@@ -1,4 +1,4 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
   existsSync,
@@ -12,13 +12,12 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { findProcesses } from '@sealpod/processes';
 import { AgentService } from '@sealpod/protocol/gen/kata/agent_pb';
 import { Health } from '@sealpod/protocol/gen/kata/health_pb';
-import { Hypervisor } from '@sealpod/protocol/gen/kata/hypervisor_pb';
-import { type Client, createClient, Status, TtrpcConnection, type TtrpcError } from '@sealpod/protocol/ttrpc';
+import { createClient, Status, TtrpcConnection, type TtrpcError } from '@sealpod/protocol/ttrpc';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { configureAdaptor, makePodNamespace, startAdaptor } from './adaptor-for-tests.ts';
 import type { TestProviderOptions } from './provider-for-tests.ts';
 
 const root = process.getuid?.() === 0;
@@ -42,61 +41,14 @@ afterEach(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-interface Running {
-  process: ChildProcess;
-  log: Record<string, unknown>[];
-  exited: Promise<unknown>;
-  hypervisor: Client<typeof Hypervisor>;
-}
-
-function configure(provider: TestProviderOptions, more: object = {}): string {
-  const path = join(folder, 'config.json');
-  const module = join(import.meta.dirname, 'provider-for-tests.ts');
-  const settings = { socket, podsDirectory: join(folder, 'pods'), stateDirectory: join(folder, 'state') };
-  writeFileSync(
-    path,
-    JSON.stringify({
-      ...settings,
-      startTimeoutMs: 20_000,
-      ...more,
-      provider: { name: 'module', path: module, ...provider },
-    }),
-  );
-  return path;
-}
-
-/** Starts the real program; resolves once it serves. */
-async function adaptor(provider: TestProviderOptions = {}, more: object = {}): Promise<Running> {
-  const child = spawn(process.execPath, [join(import.meta.dirname, 'main.ts'), '--config', configure(provider, more)], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  cleanups.push(() => child.kill('SIGKILL'));
-  const exited = once(child, 'exit');
-  const log: Record<string, unknown>[] = [];
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  createInterface({ input: child.stderr }).on('line', (line) => {
-    log.push(JSON.parse(line));
-    if (log.at(-1)?.['msg'] === 'serving') resolve();
-  });
-  void exited.then(() => reject(new Error(`the adaptor ended: ${JSON.stringify(log)}`)));
-  await promise;
-  const connection = await TtrpcConnection.connect(socket);
-  cleanups.push(() => connection.close());
-  return { process: child, log, exited, hypervisor: createClient(Hypervisor, connection) };
-}
+const configure = (provider: TestProviderOptions, more: object = {}) =>
+  configureAdaptor(folder, socket, provider, more);
+const adaptor = (provider: TestProviderOptions = {}, more: object = {}) =>
+  startAdaptor(configure(provider, more), socket, cleanups);
 
 function podNamespace(): string {
-  const name = `sealpod-t-${process.pid}-${Math.floor(Math.random() * 1e6)}`;
-  const ip = (...args: string[]) => execFileSync('ip', args, { stdio: 'pipe' });
-  ip('netns', 'add', name);
-  cleanups.push(() => ip('netns', 'delete', name));
-  ip('-n', name, 'link', 'add', 'eth0', 'address', '02:00:00:00:00:07', 'type', 'veth', 'peer', 'name', 'host0');
-  ip('-n', name, 'address', 'add', '10.1.2.3/24', 'dev', 'eth0');
-  ip('-n', name, 'link', 'set', 'host0', 'up');
-  ip('-n', name, 'link', 'set', 'eth0', 'up');
-  ip('-n', name, 'route', 'add', 'default', 'via', '10.1.2.1');
-  netns = name;
-  return `/run/netns/${name}`;
+  netns = makePodNamespace(cleanups);
+  return `/run/netns/${netns}`;
 }
 
 const annotations = {

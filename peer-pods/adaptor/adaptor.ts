@@ -7,6 +7,7 @@ import type { AdaptorConfig } from './config.ts';
 import { Journal, type SandboxRecord, type SandboxSpec } from './journal.ts';
 import { type Lock, takeLock } from './lock.ts';
 import type { Log } from './log.ts';
+import { adaptorIdentity, findStrays, removeStray } from './ownership.ts';
 import { Sandbox, type SandboxDependencies, sha256 } from './sandbox.ts';
 import type { VmRequest } from './vm-request.ts';
 
@@ -20,6 +21,10 @@ export class Adaptor {
   readonly #lock: Lock;
   readonly #sandboxes = new Map<string, Sandbox>();
   readonly #retries = new Map<string, NodeJS.Timeout>();
+  /** What was reported as nobody's: once is enough. */
+  readonly #reported = new Set<string>();
+  #reconciling: Promise<void> | undefined;
+  #timer: NodeJS.Timeout | undefined;
   #closed = false;
 
   private constructor(config: AdaptorConfig, dependencies: SandboxDependencies, lock: Lock) {
@@ -38,10 +43,12 @@ export class Adaptor {
     const lock = await takeLock(join(config.stateDirectory, 'lock'));
     try {
       const journal = await Journal.open(config.stateDirectory);
-      const dependencies = { journal, provider, log, startTimeoutMs: config.startTimeoutMs };
+      const identity = await adaptorIdentity(config.stateDirectory);
+      const dependencies = { journal, provider, log, startTimeoutMs: config.startTimeoutMs, adaptor: identity };
       const adaptor = new Adaptor(config, dependencies, lock);
       await Promise.all([...journal.records.values()].map((record) => adaptor.#recover(record)));
-      await adaptor.#reportStrangers();
+      await adaptor.reconcile();
+      adaptor.#timer = setInterval(() => void adaptor.reconcile(), config.reconcile.intervalMs);
       return adaptor;
     } catch (error) {
       await lock.release();
@@ -120,9 +127,27 @@ export class Adaptor {
     for (const result of ended) if (result.status === 'rejected') throw result.reason;
   }
 
+  /**
+   * Compares what the journal says with what exists: tells the users of machines that have ended, stops sandboxes that are
+   * forsaken for sure, removes what is this adaptor's own and unknown to its journal. The rest it leaves alone and reports.
+   * Never rejects: what fails is tried again at the next time.
+   */
+  reconcile(): Promise<void> {
+    this.#reconciling ??= this.#reconcile()
+      .catch((error: unknown) => {
+        this.#dependencies.log.error({ reason: asSealpodError(error).message }, 'could not compare with what exists');
+      })
+      .finally(() => {
+        this.#reconciling = undefined;
+      });
+    return this.#reconciling;
+  }
+
   /** Lets go of everything; the VMs keep running for the next adaptor. */
   async close(): Promise<void> {
     this.#closed = true;
+    clearInterval(this.#timer);
+    await this.#reconciling;
     for (const timer of this.#retries.values()) clearTimeout(timer);
     await Promise.all([...this.#sandboxes.values()].map((sandbox) => sandbox.release()));
     await this.#dependencies.journal.close();
@@ -152,13 +177,36 @@ export class Adaptor {
     }
   }
 
-  /** An instance that no journal knows may be somebody's; an operator has to decide. */
-  async #reportStrangers(): Promise<void> {
-    const { provider, journal, log } = this.#dependencies;
-    for (const { sandboxId, id, directory } of await provider.listInstances()) {
-      if (!journal.records.has(sandboxId))
-        log.warn({ sandbox: sandboxId, instance: id, directory }, 'an instance that the journal does not know');
+  async #reconcile(): Promise<void> {
+    const { provider, log } = this.#dependencies;
+    for (const [id, sandbox] of this.#sandboxes) {
+      if (this.#closed) return;
+      await sandbox.checkMachine();
+      if (sandbox.forsakenMs() < this.#config.reconcile.orphanGraceMs) continue;
+      log.warn({ sandbox: id, ended: sandbox.ended }, 'nobody uses this sandbox and nobody will; stopping it');
+      await this.stop(id);
     }
+    const known = (id: string): boolean => this.#sandboxes.has(id);
+    const strays = await findStrays(this.#config.podsDirectory, this.#dependencies.adaptor, known);
+    const specs = [...this.#sandboxes.values()].map(({ spec }) => spec);
+    const networksInUse = new Set(specs.flatMap(({ netnsPath }) => netnsPath ?? []));
+    for (const spec of strays.own) {
+      if (known(spec.id) || this.#closed) continue;
+      log.warn({ sandbox: spec.id, directory: spec.directory }, 'removing a sandbox that the journal does not know');
+      await removeStray(spec, provider, networksInUse);
+    }
+    for (const directory of strays.foreign) this.#report(directory, { directory }, 'a directory that nobody here made');
+    for (const { sandboxId, id, directory } of await provider.listInstances()) {
+      if (known(sandboxId)) continue;
+      this.#report(`${id} ${directory}`, { sandbox: sandboxId, instance: id, directory }, 'an instance of nobody here');
+    }
+  }
+
+  /** What nobody here made may be somebody's: an operator has to decide. */
+  #report(what: string, fields: Record<string, unknown>, message: string): void {
+    if (this.#reported.has(what)) return;
+    this.#reported.add(what);
+    this.#dependencies.log.warn(fields, message);
   }
 
   #retryLater(id: string, delayMs: number): void {

@@ -15,6 +15,11 @@ export interface AdaptorConfig {
   readonly limits: { readonly vcpus: number; readonly memoryMiB: number; readonly sandboxes: number };
   /** Milliseconds from StartVM until the guest agent has to answer; below the shim's own limit of 600 s. */
   readonly startTimeoutMs: number;
+  /**
+   * How often what the journal says is compared with what exists, and how long a sandbox has to be without a network
+   * namespace and without a client before it counts as forsaken; milliseconds.
+   */
+  readonly reconcile: { readonly intervalMs: number; readonly orphanGraceMs: number };
   readonly logLevel: string;
   /** Name of the provider and its own options. */
   readonly provider: { readonly name: string; readonly [option: string]: unknown };
@@ -27,6 +32,7 @@ const defaults: Omit<AdaptorConfig, 'provider'> = {
   defaults: { vcpus: 1, memoryMiB: 512 },
   limits: { vcpus: 32, memoryMiB: 65_536, sandboxes: 100 },
   startTimeoutMs: 300_000,
+  reconcile: { intervalMs: 5000, orphanGraceMs: 60_000 },
   logLevel: 'info',
 };
 
@@ -78,6 +84,7 @@ export function parseConfig(text: string, source: string): AdaptorConfig {
     defaults: counts('defaults', defaults.defaults),
     limits: counts('limits', defaults.limits),
     startTimeoutMs: count(given['startTimeoutMs'] ?? defaults.startTimeoutMs, 'startTimeoutMs'),
+    reconcile: counts('reconcile', defaults.reconcile),
     logLevel,
     provider: { ...provider, name: provider['name'] },
   };

@@ -108,7 +108,7 @@ async function unreachable({ name, consoleLogPath }: Instance, stage: string, ca
 }
 
 /** The last lines of a console, without its control sequences. */
-async function endOf(path: string): Promise<string> {
+export async function endOf(path: string): Promise<string> {
   try {
     const end = await readEnd(path, consoleBytes);
     const escapes = new RegExp(`${String.fromCharCode(27)}\\[[0-9;?]*[a-zA-Z]`, 'g');

@@ -1,11 +1,13 @@
 import { createHash } from 'node:crypto';
 import { lstat, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { toTtrpcError } from '@sealpod/protocol/ttrpc';
 import { AgentProxy } from '../agent-proxy/agent-proxy.ts';
 import { inspectPodNetwork, type PodNetwork } from '../network/inspect.ts';
 import { connectLocalhost } from '../network/localhost.ts';
-import { checkNamespace } from '../network/namespace.ts';
+import { checkNamespace, namespaceExists } from '../network/namespace.ts';
 import { setUpTap, tapName } from '../network/tap.ts';
 import type {
   Effect,
@@ -16,17 +18,25 @@ import type {
   Provider,
 } from '../providers/provider.ts';
 import { undoSandbox } from './cleanup.ts';
-import { configureGuestNetwork, waitForAgent } from './guest.ts';
+import { configureGuestNetwork, endOf, waitForAgent } from './guest.ts';
 import type { Journal, Phase, SandboxSpec } from './journal.ts';
 import type { Log } from './log.ts';
+import { markOwned } from './ownership.ts';
 
 const initdataFile = 'initdata.toml';
+/** How long a machine whose agent channel was lost is watched for its end, and how often it is looked for. */
+const lossWatchMs = 3000;
+const lookMs = 100;
+/** How much of the console the reason of an end quotes. */
+const quotedCharacters = 400;
 
 export interface SandboxDependencies {
   readonly journal: Journal;
   readonly provider: Provider;
   readonly log: Log;
   readonly startTimeoutMs: number;
+  /** Whose the sandboxes are. */
+  readonly adaptor: string;
 }
 
 /** One pod's VM from CreateVM to StopVM. Each step is in the journal before it happens. */
@@ -37,6 +47,9 @@ export class Sandbox {
   #proxy: AgentProxy | undefined;
   #starting: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
+  /** What became of a machine that ended while its pod ran. */
+  #ended: SealpodError | undefined;
+  #forsakenSince: number | undefined;
 
   constructor(spec: SandboxSpec, dependencies: SandboxDependencies) {
     this.spec = spec;
@@ -61,6 +74,7 @@ export class Sandbox {
       await this.#effects.intend(effect);
       await mkdir(directory, { mode: 0o700 });
       await this.#effects.complete(effect);
+      await markOwned(this.spec, this.#dependencies.adaptor);
       if (initdata) await writeFile(join(directory, initdataFile), initdata, { mode: 0o600, flag: 'wx' });
     } catch (cause) {
       await this.#undo();
@@ -90,7 +104,7 @@ export class Sandbox {
   async adopt(): Promise<boolean> {
     const instance = await this.#dependencies.provider.findInstance(this.#reference);
     if (!instance) return false;
-    this.#proxy = new AgentProxy({ socketPath: instance.agentSocketPath, resumed: true });
+    this.#proxy = this.#openProxy(instance, true);
     await this.#proxy.listen(this.agentSocketPath);
     this.#starting = Promise.resolve();
     return true;
@@ -99,6 +113,67 @@ export class Sandbox {
   /** Lets go of the VM without ending it. */
   async release(): Promise<void> {
     await this.#proxy?.close();
+  }
+
+  /**
+   * Looks whether the machine of a running pod is still there. Where it has ended, whoever uses its agent is told so at
+   * once; the rest is left to the stop that follows. Throws what the provider throws.
+   */
+  async checkMachine(): Promise<void> {
+    const { journal, provider, log } = this.#dependencies;
+    const running = (): boolean => journal.records.get(this.spec.id)?.phase === 'running' && this.#ended === undefined;
+    if (!running() || (await provider.findInstance(this.#reference)) !== undefined) return;
+    const { id, name } = this.spec;
+    const consoleLogPath = journal.records.get(id)?.instance?.consoleLogPath;
+    const console = consoleLogPath === undefined ? '' : (await endOf(consoleLogPath)).slice(-quotedCharacters);
+    if (!running()) return;
+    this.#ended = new SealpodError(
+      'VM_ENDED',
+      `the pod VM ${name} has ended${console && `; its console ends with: ${console}`}`,
+    );
+    log.error({ sandbox: id, code: this.#ended.code }, this.#ended.message);
+    this.#proxy?.guest.end(toTtrpcError(this.#ended));
+  }
+
+  /** Why the machine has ended; absent while it has not. */
+  get ended(): string | undefined {
+    return this.#ended?.message;
+  }
+
+  /**
+   * For how long it has been sure that nobody will ask for this sandbox again, in milliseconds; 0 while it may be asked
+   * for. Sure is: its network namespace is gone, or its machine has ended, and no shim is connected to its agent.
+   */
+  forsakenMs(): number {
+    const { netnsPath, id } = this.spec;
+    const phase = this.#dependencies.journal.records.get(id)?.phase;
+    const busy = (phase !== 'created' && phase !== 'running') || (this.#proxy?.unusedMs ?? 1) === 0;
+    const lost = this.#ended !== undefined || (netnsPath !== undefined && !namespaceExists(netnsPath));
+    if (busy || !lost) {
+      this.#forsakenSince = undefined;
+      return 0;
+    }
+    this.#forsakenSince ??= performance.now();
+    return Math.min(performance.now() - this.#forsakenSince, this.#proxy?.unusedMs ?? Number.POSITIVE_INFINITY);
+  }
+
+  #openProxy(instance: Instance, resumed: boolean): AgentProxy {
+    const onLost = () => void this.#watchLoss();
+    return new AgentProxy({ socketPath: instance.agentSocketPath, resumed, onLost });
+  }
+
+  /** A machine that ends takes its agent channel with it, a moment before it is gone. */
+  async #watchLoss(): Promise<void> {
+    const deadline = performance.now() + lossWatchMs;
+    try {
+      while (performance.now() < deadline && this.#ended === undefined) {
+        await this.checkMachine();
+        if (this.#proxy?.guest.connected) return;
+        await sleep(lookMs);
+      }
+    } catch (error) {
+      this.#dependencies.log.warn({ sandbox: this.spec.id, reason: String(error) }, 'cannot look for the machine');
+    }
   }
 
   get #reference(): InstanceReference {
@@ -117,7 +192,7 @@ export class Sandbox {
       const network = podNetwork && (await this.#plug(podNetwork));
       signal.throwIfAborted();
       const instance = await this.#createInstance(network, signal);
-      this.#proxy = new AgentProxy({ socketPath: instance.agentSocketPath });
+      this.#proxy = this.#openProxy(instance, false);
       await waitForAgent(this.#proxy.guest, instance, this.#dependencies.provider, signal);
       if (podNetwork && network) {
         const connected = await connectLocalhost(network.netnsPath, network.tapName, podNetwork);

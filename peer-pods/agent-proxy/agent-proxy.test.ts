@@ -4,9 +4,18 @@ import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { create, toBinary } from '@bufbuild/protobuf';
 import { AgentService } from '@sealpod/protocol/gen/kata/agent_pb';
 import { Health } from '@sealpod/protocol/gen/kata/health_pb';
-import { createClient, TtrpcConnection, TtrpcError, TtrpcServer } from '@sealpod/protocol/ttrpc';
+import { RequestSchema } from '@sealpod/protocol/gen/ttrpc/envelope_pb';
+import {
+  createClient,
+  FrameChannel,
+  MessageType,
+  TtrpcConnection,
+  TtrpcError,
+  TtrpcServer,
+} from '@sealpod/protocol/ttrpc';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { AgentProxy } from './agent-proxy.ts';
 import { spawnGuest } from './guest-for-tests.ts';
@@ -103,6 +112,48 @@ describe('agent proxy', () => {
     expect(await agent.writeStdin({ containerId: 'a', data })).toMatchObject({ len: data.length });
     expect(await failure(agent.readStdout({ containerId: 'a', len: 4_194_304 }))).toMatchObject({ status: 8 });
     expect((await agent.readStdout({ containerId: 'a', len: 10 })).data).toHaveLength(10);
+  });
+
+  it('passes streams on, and ends a call at its limit where the guest does not', async () => {
+    // A guest that answers each message of a stream with the same bytes, and no other call at all.
+    const listener = createServer((socket) => {
+      const channel = new FrameChannel(socket, {
+        frame: ({ streamId, type, flags, payload = new Uint8Array() }) => {
+          if (type !== MessageType.data) return;
+          channel.send({ streamId, type, flags }, payload);
+        },
+        end: () => channel.destroy(),
+        close: () => undefined,
+      });
+      cleanups.push(() => channel.destroy());
+    });
+    await new Promise<void>((resolve) => listener.listen(guestSocket, resolve));
+    cleanups.push(() => listener.close());
+    await proxy();
+    const { connection, health } = await client();
+    const stream = connection.openStream('no.Such', 'Stream', { clientStreaming: true, serverStreaming: true });
+    for (const text of ['one', 'two']) await stream.send(Buffer.from(text));
+    stream.closeSend();
+    const answers: string[] = [];
+    for await (const message of stream.messages) answers.push(Buffer.from(message).toString());
+    expect(answers).toEqual(['one', 'two']);
+
+    // A client that does not keep its own limit: the request is sent as the bytes that a call with one has.
+    const payload = toBinary(
+      RequestSchema,
+      create(RequestSchema, { service: 's', method: 'm', timeoutNano: 50_000_000n }),
+    );
+    const raw = connect(proxySocket);
+    cleanups.push(() => raw.destroy());
+    const answered = Promise.withResolvers<string>();
+    const channel = new FrameChannel(raw, {
+      frame: ({ payload: bytes }) => answered.resolve(Buffer.from(bytes ?? []).toString('latin1')),
+      end: () => undefined,
+      close: () => undefined,
+    });
+    channel.send({ streamId: 1, type: MessageType.request, flags: 0 }, payload);
+    expect(await answered.promise).toContain('timeout');
+    expect(await failure(health.check({}, { timeoutMs: 50 }))).toMatchObject({ status: 4 });
   });
 
   it('gives the guest call up when its client is gone', async () => {

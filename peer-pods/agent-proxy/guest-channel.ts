@@ -1,7 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { CheckRequestSchema, Health } from '@sealpod/protocol/gen/kata/health_pb';
-import { type CallOptions, Status, TtrpcConnection, TtrpcError } from '@sealpod/protocol/ttrpc';
+import {
+  type CallOptions,
+  type RelayedCall,
+  type RelayedRequest,
+  Status,
+  TtrpcConnection,
+  TtrpcError,
+} from '@sealpod/protocol/ttrpc';
 
 export interface GuestChannelOptions {
   /** Unix socket that carries the bytes of the guest's serial port. */
@@ -12,6 +19,8 @@ export interface GuestChannelOptions {
   readonly settleMs?: number;
   /** Whether the guest has been talking to somebody else before: a restarted adaptor's first connection is a reconnection. */
   readonly resumed?: boolean;
+  /** Called at each loss of a connection that was established, but not when the channel is closed. */
+  readonly onLost?: () => void;
 }
 
 const retryMs = 50;
@@ -26,16 +35,17 @@ export class GuestChannel {
   #connection: TtrpcConnection | undefined;
   #connecting: Promise<TtrpcConnection> | undefined;
   #lostAt: number | undefined;
+  #draining: Promise<void> | undefined;
 
   constructor(options: GuestChannelOptions) {
-    this.#options = { reconnectMs: 5000, settleMs: 300, resumed: false, ...options };
+    this.#options = { reconnectMs: 5000, settleMs: 300, resumed: false, onLost: () => undefined, ...options };
     if (this.#options.resumed) this.#lostAt = Date.now();
   }
 
   /** One call to the guest, in bytes. Throws the guest's TtrpcError, or `unavailable` where it cannot be reached. */
   async call(service: string, method: string, payload: Uint8Array, options: CallOptions = {}): Promise<Uint8Array> {
     const begun = Date.now();
-    const connection = this.#connection ?? (await abandonable(this.#connect(), options));
+    const connection = this.#connection ?? (await this.connect(options));
     let timeoutMs: number | undefined;
     if (options.timeoutMs) {
       timeoutMs = options.timeoutMs - (Date.now() - begun);
@@ -44,23 +54,47 @@ export class GuestChannel {
     try {
       return await connection.call(service, method, payload, { ...options, timeoutMs });
     } catch (error) {
-      if (!(error instanceof TtrpcError) || error.message !== 'ttrpc: closed') throw error;
-      // The client's own connection is not closed, so it must not read that it is.
-      throw unreachable('the connection to the guest was lost', error);
+      throw this.#told(error);
     }
+  }
+
+  /** Whether a request can be passed on at once. */
+  get connected(): boolean {
+    return this.#connection !== undefined;
+  }
+
+  /** Waits for the connection, no longer than the options allow. Throws `unavailable`, `deadlineExceeded`, `cancelled`. */
+  connect(options: CallOptions = {}): Promise<TtrpcConnection> {
+    this.#connecting ??= this.#establish().finally(() => {
+      this.#connecting = undefined;
+    });
+    return abandonable(this.#connecting, options);
+  }
+
+  /** Passes a request on as it is. Throws `unavailable` where the guest is not connected. */
+  relay(request: RelayedRequest): RelayedCall {
+    if (!this.#connection) throw unreachable('the guest is not connected');
+    return this.#connection.relay({ ...request, fail: (error) => request.fail(this.#told(error)) });
+  }
+
+  /** Resolves once the guest takes more; absent where it does now. */
+  congestion(): Promise<void> | undefined {
+    if (!this.#connection?.congested) return undefined;
+    this.#draining ??= this.#connection.drained().finally(() => {
+      this.#draining = undefined;
+    });
+    return this.#draining;
+  }
+
+  /** The guest is gone for good: calls fail with this from now on. */
+  end(reason: TtrpcError): void {
+    this.#closing.abort(reason);
+    this.#connection?.close();
   }
 
   /** Ends the connection; calls fail from now on. */
   close(): void {
-    this.#closing.abort(unreachable('the agent proxy is closed'));
-    this.#connection?.close();
-  }
-
-  #connect(): Promise<TtrpcConnection> {
-    this.#connecting ??= this.#establish().finally(() => {
-      this.#connecting = undefined;
-    });
-    return this.#connecting;
+    this.end(unreachable('the agent proxy is closed'));
   }
 
   async #establish(): Promise<TtrpcConnection> {
@@ -76,6 +110,7 @@ export class GuestChannel {
         this.#closing.signal.throwIfAborted();
         return this.#adopt(connection);
       } catch (error) {
+        this.#closing.signal.throwIfAborted();
         if (Date.now() >= deadline) throw unreachable(`the guest cannot be reached at ${socketPath}`, error);
         await sleep(retryMs);
       }
@@ -105,11 +140,22 @@ export class GuestChannel {
     }
   }
 
+  /** The client's own connection is not closed, so it must not read that it is. */
+  #told(error: unknown): TtrpcError {
+    if (!(error instanceof TtrpcError)) throw error;
+    if (error.message !== 'ttrpc: closed') return error;
+    const { aborted, reason } = this.#closing.signal;
+    return aborted && reason instanceof TtrpcError
+      ? reason
+      : unreachable('the connection to the guest was lost', error);
+  }
+
   #adopt(connection: TtrpcConnection): TtrpcConnection {
     this.#connection = connection;
     void connection.closed.then(() => {
       this.#lostAt = Date.now();
       if (this.#connection === connection) this.#connection = undefined;
+      if (!this.#closing.signal.aborted) this.#options.onLost();
     });
     return connection;
   }

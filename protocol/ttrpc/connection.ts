@@ -37,6 +37,20 @@ interface Pending {
   fail(error: TtrpcError): void;
 }
 
+/** A request that a relay passes on: its envelope stays as it was received. */
+export interface RelayedRequest extends Pending {
+  readonly flags: number;
+  readonly payload: Uint8Array;
+}
+
+/** A call that was passed on, under a stream id of this connection. */
+export interface RelayedCall {
+  /** Passes on a frame of the client's stream. */
+  send(type: number, flags: number, payload: Uint8Array): void;
+  /** Nobody waits for answers any more. */
+  end(): void;
+}
+
 // The longest delay a timer of Node takes; a call with a longer limit is limited by the server alone.
 const longestTimerMs = 2 ** 31 - 1;
 
@@ -155,6 +169,37 @@ export class TtrpcConnection {
     };
   }
 
+  /**
+   * Passes a request on. Its deadline and the end of the call are the relay's own affair: it hears every frame until it
+   * calls `end`, or of the loss of the connection. Throws where the connection is gone.
+   */
+  relay({ flags, payload, frame, fail }: RelayedRequest): RelayedCall {
+    if (this.#gone) throw this.#gone;
+    const streamId = this.#takeStreamId();
+    const end = () => {
+      this.#pending.delete(streamId);
+    };
+    this.#pending.set(streamId, {
+      frame,
+      fail: (error) => {
+        end();
+        fail(error);
+      },
+    });
+    this.#channel.send({ streamId, type: MessageType.request, flags }, payload);
+    return { send: (type, frameFlags, data) => this.#channel.send({ streamId, type, flags: frameFlags }, data), end };
+  }
+
+  /** Whether the server reads slower than this side writes. */
+  get congested(): boolean {
+    return this.#channel.congested;
+  }
+
+  /** Resolves once more can be sent, or the connection is gone. */
+  drained(): Promise<void> {
+    return this.#channel.drained();
+  }
+
   /** Closes at once; calls that wait fail with `unavailable`. */
   close(): void {
     this.#gone ??= closedError();
@@ -173,9 +218,7 @@ export class TtrpcConnection {
     if (signal?.aborted) throw new TtrpcError(Status.cancelled, 'cancelled', { cause: signal.reason });
     const limited = timeoutMs !== undefined && timeoutMs > 0;
     const request = encodeRequest({ service, method, payload, metadata, timeoutMs: limited ? timeoutMs : undefined });
-    const streamId = this.#nextStreamId;
-    if (streamId > 0xffffffff) throw new TtrpcError(Status.unavailable, 'the stream ids of the connection are used up');
-    this.#nextStreamId += 2;
+    const streamId = this.#takeStreamId();
 
     const end = () => {
       this.#pending.delete(streamId);
@@ -195,6 +238,13 @@ export class TtrpcConnection {
     this.#pending.set(streamId, { frame: pending.frame, fail });
     this.#channel.send({ streamId, type: MessageType.request, flags }, request);
     return { streamId, end };
+  }
+
+  #takeStreamId(): number {
+    const streamId = this.#nextStreamId;
+    if (streamId > 0xffffffff) throw new TtrpcError(Status.unavailable, 'the stream ids of the connection are used up');
+    this.#nextStreamId += 2;
+    return streamId;
   }
 }
 

@@ -1,4 +1,5 @@
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { BinaryReader, BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { RequestSchema, ResponseSchema } from '../gen/ttrpc/envelope_pb.ts';
 import { maxMessageBytes } from './frame.ts';
 import { Status, TtrpcError } from './status.ts';
@@ -48,6 +49,38 @@ export function decodeRequest(bytes: Uint8Array): RequestEnvelope {
   } catch (cause) {
     throw new TtrpcError(Status.invalidArgument, cause instanceof Error ? cause.message : String(cause), { cause });
   }
+}
+
+/** Field number of `timeout_nano` in the envelope. */
+const timeoutField = 4;
+
+/**
+ * The limit of a request, without decoding or copying the rest of it; undefined where it has none.
+ * Throws `invalidArgument` where the bytes are no protobuf message.
+ */
+export function requestTimeoutMs(bytes: Uint8Array): number | undefined {
+  try {
+    const reader = new BinaryReader(bytes);
+    let nanoseconds = 0n;
+    while (reader.pos < reader.len) {
+      const [field, type] = reader.tag();
+      if (field === timeoutField && type === WireType.Varint) nanoseconds = BigInt(reader.int64());
+      else reader.skip(type, field);
+    }
+    return nanoseconds > 0n ? Math.ceil(Number(nanoseconds) / 1e6) : undefined;
+  } catch (cause) {
+    throw new TtrpcError(Status.invalidArgument, cause instanceof Error ? cause.message : String(cause), { cause });
+  }
+}
+
+/** The same request with another limit: of a field that stands twice the last one holds. */
+export function withTimeout(bytes: Uint8Array, timeoutMs: number): Uint8Array {
+  const field = new BinaryWriter()
+    .tag(timeoutField, WireType.Varint)
+    .int64(BigInt(Math.ceil(timeoutMs * 1e6)))
+    .finish();
+  checkLength(bytes.length + field.length);
+  return Buffer.concat([bytes, field]);
 }
 
 /**

@@ -1,8 +1,6 @@
-import { lstat, unlink } from 'node:fs/promises';
-import { createServer, type Server } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { DescService } from '@bufbuild/protobuf';
-import { TtrpcConnection } from './connection.ts';
+import { listenOnSocket, type SocketListener } from './listener.ts';
 import { ServerConnection } from './server-connection.ts';
 import {
   type BoundMethod,
@@ -28,7 +26,7 @@ export class TtrpcServer {
   readonly #services = new Map<string, Map<string, BoundMethod | undefined>>();
   readonly #connections = new Set<ServerConnection>();
   #fallback: RawHandler | undefined;
-  #listener: Server | undefined;
+  #listener: SocketListener | undefined;
 
   constructor(options: TtrpcServerOptions = {}) {
     this.#options = options;
@@ -67,36 +65,14 @@ export class TtrpcServer {
    */
   async listen(socketPath: string, options: { mode?: number } = {}): Promise<void> {
     if (this.#listener) throw new TtrpcError(Status.failedPrecondition, 'the server listens already');
-    if (Buffer.byteLength(socketPath) > 107) {
-      throw new TtrpcError(Status.invalidArgument, `a unix socket path has at most 107 bytes: ${socketPath}`);
-    }
-    await removeStaleSocket(socketPath);
-    // Half-open: answers still go out after a client ended its side.
-    const listener = createServer({ allowHalfOpen: true }, (socket) => this.serve(socket));
-    this.#listener = listener;
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    listener.once('listening', resolve);
-    listener.once('error', reject);
-    // The socket is bound within this call, so it never has wider permissions than it should.
-    const umask = process.umask(0o777 & ~(options.mode ?? 0o600));
-    try {
-      listener.listen(socketPath);
-    } finally {
-      process.umask(umask);
-    }
-    try {
-      await promise;
-    } catch (error) {
-      this.#listener = undefined;
-      throw error;
-    }
+    this.#listener = await listenOnSocket(socketPath, options.mode ?? 0o600, (socket) => this.serve(socket));
   }
 
   /** Stops listening, removes the socket and ends all connections; handlers see their signal aborted. */
   async close(): Promise<void> {
     const listener = this.#listener;
     this.#listener = undefined;
-    const stopped = listener && new Promise<void>((resolve) => listener.close(() => resolve()));
+    const stopped = listener?.close();
     const connections = [...this.#connections];
     for (const connection of connections) connection.destroy();
     await Promise.all([stopped, ...connections.map((connection) => connection.closed)]);
@@ -114,25 +90,4 @@ export class TtrpcServer {
     const status = this.#options.missingMethodStatus ?? Status.notFound;
     throw new TtrpcError(status, `/${service}/${method} is not supported`);
   }
-}
-
-async function removeStaleSocket(socketPath: string): Promise<void> {
-  const stat = await lstat(socketPath).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return undefined;
-    throw error;
-  });
-  if (!stat) return;
-  if (!stat.isSocket()) throw new TtrpcError(Status.alreadyExists, `${socketPath} exists and is not a socket`);
-  const connection = await TtrpcConnection.connect(socketPath, { timeoutMs: 1000 }).catch((error: TtrpcError) => {
-    const { code } = error.cause as NodeJS.ErrnoException;
-    if (code === 'ECONNREFUSED' || code === 'ENOENT') return undefined;
-    throw error;
-  });
-  if (connection) {
-    connection.close();
-    throw new TtrpcError(Status.alreadyExists, `${socketPath} is served by another process`);
-  }
-  await unlink(socketPath).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'ENOENT') throw error;
-  });
 }

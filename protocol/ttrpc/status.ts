@@ -51,6 +51,7 @@ const statusOfReason: Partial<Record<ReasonCode, number>> = {
   RATE_LIMIT: Status.resourceExhausted,
   UNSUPPORTED: Status.unimplemented,
   AGENT_UNREACHABLE: Status.unavailable,
+  VM_ENDED: Status.unavailable,
   KBS_UNREACHABLE: Status.unavailable,
 };
 

@@ -2,10 +2,11 @@ import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { PodMachine } from './guest/hypervisor.ts';
 import type { Logger } from './log.ts';
-import { type PodState, readState, removeState, statePath } from './state-file.ts';
+import { type PodState, readState, removeTraces, statePath } from './state-file.ts';
 
 /** containerd gives the delete verb 5 s. */
 const stopMs = 4000;
+const betweenAttemptsMs = 200;
 
 /** Whether `pid` is still a shim that serves `socketPath`: a number alone may have been given to another process. */
 function isShim(pid: number, socketPath: string): boolean {
@@ -16,10 +17,20 @@ function isShim(pid: number, socketPath: string): boolean {
   }
 }
 
+/** Stops the machine, where one was asked for, and removes what is left of the shim. An adaptor that restarts is waited for. */
 async function stopMachine(socketPath: string, state: PodState): Promise<void> {
-  await new PodMachine(state.id, state.hypervisorSocket, true).stop(stopMs);
-  removeState(socketPath);
-  rmSync(socketPath, { force: true });
+  const deadline = Date.now() + stopMs;
+  const machine = new PodMachine(state.id, state.hypervisorSocket, state.hypervisorSocket !== '');
+  for (;;) {
+    try {
+      await machine.stop(Math.max(1, deadline - Date.now()));
+      break;
+    } catch (error) {
+      if (Date.now() + betweenAttemptsMs > deadline) throw error;
+      await new Promise((resolve) => setTimeout(resolve, betweenAttemptsMs));
+    }
+  }
+  removeTraces(socketPath);
 }
 
 /**
@@ -32,6 +43,7 @@ export async function cleanUpDeadShim(socketPath: string): Promise<void> {
   const state = readState(statePath(socketPath));
   if (state === undefined) return;
   if (isShim(state.pid, socketPath)) process.kill(state.pid, 'SIGKILL');
+  rmSync(socketPath, { force: true });
   await stopMachine(socketPath, state);
 }
 

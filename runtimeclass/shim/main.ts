@@ -1,4 +1,4 @@
-import { closeSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { create, toBinary } from '@bufbuild/protobuf';
@@ -10,6 +10,7 @@ import { cleanUpDeadShim, sweepForgottenPods } from './clean-up.ts';
 import { EventPublisher } from './events/publisher.ts';
 import { openLog } from './log.ts';
 import { Pod } from './pod/pod.ts';
+import { removeTraces, writeState } from './state-file.ts';
 import { TaskService } from './task/service.ts';
 import { release } from './version.ts';
 
@@ -44,9 +45,10 @@ async function serve(options: Options): Promise<void> {
     // Not before the answer to the call that asked for it is on its way.
     setImmediate(async () => {
       if (!pod.idle) await pod.stop('the shim is shut down');
+      // Where the machine could not be stopped the state stays: the next shim of this node tries again.
+      if (!pod.machineLeft) removeTraces(options.socket);
       await publisher.flush(flushMs);
       publisher.close();
-      rmSync(options.socket, { force: true });
       log.close();
       await Promise.race([server.close(), new Promise((resolve) => setTimeout(resolve, 500))]);
       process.exit(0);
@@ -57,6 +59,9 @@ async function serve(options: Options): Promise<void> {
   }, unusedMs);
   unused.unref();
 
+  // Before the socket: whatever kills this process, the delete verb finds what is to be removed.
+  const state = { version: 1, id: options.id, pid: process.pid, bundle, hypervisorSocket: '' } as const;
+  writeState(options.socket, state);
   const { implementation } = new TaskService(pod, publisher, shutdown);
   server.addService(TaskV2, implementation);
   server.addService(TaskV3, implementation);

@@ -1,11 +1,15 @@
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 
-/** What is needed to stop a pod's machine when its shim was killed. Written before the machine is asked for. */
+/**
+ * What is needed to clean up after a shim that was killed. Written before its socket exists, again before its machine is
+ * asked for and after that is gone, and removed with the socket.
+ */
 export interface PodState {
   readonly version: 1;
   readonly id: string;
   readonly pid: number;
   readonly bundle: string;
+  /** The adaptor that was asked for a machine; empty where none was, or it is stopped. */
   readonly hypervisorSocket: string;
 }
 
@@ -20,7 +24,7 @@ export function writeState(socketPath: string, state: PodState): void {
   renameSync(`${path}.new`, path);
 }
 
-/** The state of a pod, or nothing where no machine was ever asked for, or it is stopped. */
+/** The state of a shim, or nothing where none began here, or it has ended in order. */
 export function readState(path: string): PodState | undefined {
   let text: string;
   try {
@@ -34,6 +38,8 @@ export function readState(path: string): PodState | undefined {
   return state;
 }
 
-export function removeState(socketPath: string): void {
-  rmSync(statePath(socketPath), { force: true });
+/** Removes the socket and then the state, which would be missed if the socket were left. */
+export function removeTraces(socketPath: string): void {
+  rmSync(socketPath, { force: true });
+  for (const path of [`${statePath(socketPath)}.new`, statePath(socketPath)]) rmSync(path, { force: true });
 }

@@ -1,7 +1,15 @@
 import { SealpodError } from '@sealpod/protocol/errors';
 import { AgentService } from '@sealpod/protocol/gen/kata/agent_pb';
 import { Health } from '@sealpod/protocol/gen/kata/health_pb';
-import { type Client, createClient, Status, TtrpcConnection, TtrpcError } from '@sealpod/protocol/ttrpc';
+import { streamOffsetFeature, streamOffsetKey } from '@sealpod/protocol/stream-offset';
+import {
+  type CallOptions,
+  type Client,
+  createClient,
+  Status,
+  TtrpcConnection,
+  TtrpcError,
+} from '@sealpod/protocol/ttrpc';
 import type { ShimConfiguration } from '../configuration.ts';
 import type { Logger } from '../log.ts';
 
@@ -29,6 +37,10 @@ export class GuestConnection {
   #connecting: Promise<TtrpcConnection> | undefined;
   #declareLost: (reason: string) => void = () => undefined;
   #closed = false;
+  /** Since when the adaptor's relay has been saying that it does not reach the guest. */
+  #outOfReachSince: number | undefined;
+  /** Whether the agent counts the bytes of streams, so that a call that moves some can be repeated. */
+  #streamOffsets = false;
   #healthTimer: NodeJS.Timeout | undefined;
 
   constructor(socketPath: string, settings: Settings, adaptorAnswers: () => Promise<boolean>, log: Logger) {
@@ -57,6 +69,7 @@ export class GuestConnection {
     try {
       return await run(createClient(AgentService, connection));
     } catch (thrown) {
+      this.#heed(thrown);
       if (!this.#lostDuring(connection, thrown)) throw thrown;
       throw new SealpodError('AGENT_UNREACHABLE', 'the connection to the guest was lost during the call', {
         cause: thrown,
@@ -69,11 +82,36 @@ export class GuestConnection {
     for (;;) {
       const connection = await this.#connect(false);
       try {
-        return await run(createClient(AgentService, connection));
+        const answer = await run(createClient(AgentService, connection));
+        this.#outOfReachSince = undefined;
+        return answer;
       } catch (thrown) {
-        if (!this.#lostDuring(connection, thrown)) throw thrown;
+        this.#heed(thrown);
+        if (isOutOfReach(thrown) && !this.#closed) await this.#awaitRelay(thrown);
+        else if (!this.#lostDuring(connection, thrown)) throw thrown;
       }
     }
+  }
+
+  /**
+   * A call that moves bytes of a stream from `offset` on: repeated as a waiting call where the agent counts them, and
+   * else, since some might be moved twice, only as `repeatable` says.
+   */
+  streamCall<T>(
+    offset: number,
+    repeatable: boolean,
+    run: (agent: Agent, options: CallOptions) => Promise<T>,
+  ): Promise<T> {
+    if (this.#streamOffsets) {
+      const options = { metadata: { [streamOffsetKey]: [String(offset)] } };
+      return this.waitCall((agent) => run(agent, options));
+    }
+    return repeatable ? this.waitCall((agent) => run(agent, {})) : this.call((agent) => run(agent, {}));
+  }
+
+  /** What the agent said it can. */
+  use(features: readonly string[]): void {
+    this.#streamOffsets = features.includes(streamOffsetFeature);
   }
 
   close(): void {
@@ -82,10 +120,24 @@ export class GuestConnection {
     this.#connection?.close();
   }
 
+  /** The adaptor knows when a machine has ended for good. */
+  #heed(thrown: unknown): void {
+    if (hasCode(thrown, 'VM_ENDED') && !this.#closed) this.#declareLost(thrown.message);
+  }
+
+  /** The relay dials the guest again by itself; whoever waits asks it again. Throws `thrown` when that took too long. */
+  async #awaitRelay(thrown: unknown): Promise<void> {
+    this.#outOfReachSince ??= Date.now();
+    if (Date.now() - this.#outOfReachSince > this.#settings.reconnectTimeout * 1000) {
+      this.#declareLost(String(thrown));
+      throw thrown;
+    }
+    await pause(redialMs);
+  }
+
   #lostDuring(connection: TtrpcConnection, thrown: unknown): boolean {
     if (connection !== this.#connection) return true;
     if (!(thrown instanceof TtrpcError) || thrown.message !== 'ttrpc: closed') return false;
-    // Also where the adaptor's relay says so: its connection to the guest ended, ours to it is of no more use.
     this.#connection = undefined;
     connection.close();
     return true;
@@ -133,8 +185,10 @@ export class GuestConnection {
         cause = thrown;
       }
       const waited = Date.now() - began;
-      if (waited > this.#settings.reconnectTimeout * 1000) break;
-      if (!first && waited > graceMs && (await this.#adaptorAnswers())) break;
+      if (waited > this.#settings.reconnectTimeout * 1000 || hasCode(cause, 'VM_ENDED')) break;
+      // The relay is there and dials the guest itself.
+      const relayed = isOutOfReach(cause);
+      if (!first && !relayed && waited > graceMs && (await this.#adaptorAnswers())) break;
       await pause(redialMs);
     }
     const error = new SealpodError('AGENT_UNREACHABLE', `the guest agent does not answer on ${this.#socketPath}`, {
@@ -163,8 +217,11 @@ export class GuestConnection {
             { timeoutMs: this.#settings.healthCheckTimeout * 1000 },
           );
         }
+        this.#outOfReachSince = undefined;
       } catch (thrown) {
-        if (connection !== undefined && !this.#lostDuring(connection, thrown) && !this.#closed) {
+        this.#heed(thrown);
+        if (isOutOfReach(thrown)) await this.#awaitRelay(thrown).catch(() => undefined);
+        else if (connection !== undefined && !this.#lostDuring(connection, thrown) && !this.#closed) {
           this.#declareLost(`health check failed: ${String(thrown)}`);
           return;
         }
@@ -175,7 +232,20 @@ export class GuestConnection {
   }
 }
 
+/** How the adaptor's relay says what became of the guest: status and reason code. */
+function hasCode(thrown: unknown, code: 'AGENT_UNREACHABLE' | 'VM_ENDED'): thrown is TtrpcError {
+  return thrown instanceof TtrpcError && thrown.status === Status.unavailable && thrown.message.startsWith(`${code}: `);
+}
+
+/** Whether the relay has lost the guest, which may come back. */
+const isOutOfReach = (thrown: unknown): boolean => hasCode(thrown, 'AGENT_UNREACHABLE');
+
 /** Whether the agent says that there is no such process (any more). */
 export function isNotFound(thrown: unknown): boolean {
   return thrown instanceof TtrpcError && thrown.status === Status.notFound;
+}
+
+/** Whether a call failed because the guest was out of reach, and so may or may not have been carried out. */
+export function isConnectionLoss(thrown: unknown): boolean {
+  return isOutOfReach(thrown) || (thrown instanceof SealpodError && thrown.code === 'AGENT_UNREACHABLE');
 }

@@ -56,6 +56,7 @@ export async function startGuest(
     const details = await guest.call((agent) =>
       agent.getGuestDetails({ memBlockSize: true, memHotplugProbe: true }, options),
     );
+    guest.use(details.agentDetails?.extraFeatures ?? []);
     log.info('the guest is ready', { agent: details.agentDetails?.version ?? '' });
     return guest;
   } catch (thrown) {

@@ -1,11 +1,11 @@
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { EventPublisher } from '../events/publisher.ts';
 import type { Logger } from '../log.ts';
-import { statePath } from '../state-file.ts';
+import { readState, statePath } from '../state-file.ts';
 import { Pod } from './pod.ts';
 
 /*
@@ -131,12 +131,13 @@ test('the calls of a sandbox, in order, byte for byte', async () => {
   const pod = new Pod({ socketPath, publisher: new EventPublisher('', 'k8s.io', log), log });
   const streams = { stdin: '', stdout: '', stderr: '', terminal: false };
   const container = await pod.create('sandbox1', bundle, streams, configuration);
-  expect(existsSync(statePath(socketPath))).toBe(true);
+  expect(readState(statePath(socketPath))?.hypervisorSocket).toBe(hypervisorSocket);
   await pod.start(container);
   await expect.poll(() => toAgent.at(-1)?.method).toBe('grpc.AgentService/WaitProcess');
   await pod.stop('test');
   expect((await container.process.exited).status).toBe(137);
-  expect(existsSync(statePath(socketPath))).toBe(false);
+  expect(readState(statePath(socketPath))?.hypervisorSocket).toBe('');
+  expect(pod.machineLeft).toBe(false);
 
   expect(toAdaptor.map(({ method }) => method)).toEqual([
     'hypervisor.Hypervisor/CreateVM',
@@ -227,7 +228,7 @@ test('an adaptor that is away is named, and no state is left to clean up for a m
   await expect(pod.create('a', bundle, streams, join(root, 'shim.json'))).rejects.toThrow(
     /no adaptor answers on .*none\.sock/,
   );
-  expect(existsSync(statePath(join(root, 's')))).toBe(false);
+  expect(readState(statePath(join(root, 's')))?.hypervisorSocket).toBe('');
 });
 
 test('a pod whose machine still starts is not idle: its shim must not end, however long that takes', async () => {

@@ -11,7 +11,7 @@ import { PodMachine } from '../guest/hypervisor.ts';
 import type { Logger } from '../log.ts';
 import type { Specification } from '../oci/specification.ts';
 import { refuseUnsupported } from '../oci/unsupported.ts';
-import { removeState, writeState } from '../state-file.ts';
+import { writeState } from '../state-file.ts';
 import { type Container, readSpecification } from './container.ts';
 import { createInGuest } from './guest-container.ts';
 import { startGuest } from './guest-setup.ts';
@@ -20,8 +20,12 @@ import { GuestProcess, type StandardStreams } from './process.ts';
 /** Exit status of what ran in a machine that is gone. */
 const killedStatus = 137;
 const stopMs = 60_000;
-const stopAttempts = 3;
+/** How long an adaptor that is away is waited for to stop the machine. */
+const adaptorAwayMs = 15_000;
+const betweenAttemptsMs = 500;
 const removalSeconds = 10;
+/** As much of a termination message as Kubernetes keeps. */
+const terminationMessageBytes = 4096;
 
 export interface PodOptions {
   /** Where the shim listens; the state file stands beside it. */
@@ -41,6 +45,8 @@ export class Pod {
   #stopping: Promise<void> | undefined;
   /** Calls of Create under way: a machine may take minutes to start. */
   #creating = 0;
+  #bundle = '';
+  #machineLeft = false;
 
   constructor(options: PodOptions) {
     this.#options = options;
@@ -84,17 +90,12 @@ export class Pod {
     this.#configuration = configuration;
     const machine = new PodMachine(id, configuration.hypervisorSocket);
     this.#machine = machine;
-    writeState(this.#options.socketPath, {
-      version: 1,
-      id,
-      pid: process.pid,
-      bundle,
-      hypervisorSocket: configuration.hypervisorSocket,
-    });
+    this.#bundle = bundle;
+    this.#noteMachine(configuration.hypervisorSocket);
     try {
       const guest = await startGuest(machine, id, specification, configuration, this.#options.log);
       this.#guest = guest;
-      void guest.lost.then((reason) => this.stop(`the guest is gone: ${reason}`));
+      void guest.lost.then((reason) => this.#guestLost(reason));
       void this.#watchMemory(guest);
       return await this.#createContainer(id, bundle, streams, specification, kind);
     } catch (thrown) {
@@ -192,17 +193,48 @@ export class Pod {
   }
 
   async #stopMachine(): Promise<void> {
-    for (let attempt = 1; attempt <= stopAttempts; attempt++) {
+    if (this.#machine === undefined) return;
+    const deadline = Date.now() + adaptorAwayMs;
+    for (let attempt = 1; ; attempt++) {
       try {
-        await this.#machine?.stop(stopMs);
-        removeState(this.#options.socketPath);
+        await this.#machine.stop(stopMs);
+        this.#noteMachine('');
         return;
       } catch (error) {
         this.#options.log.info('cannot stop the machine', { attempt, error });
-        await new Promise((resolve) => setTimeout(resolve, 500));
+        // The state stays: the next shim on this node stops the machine when the adaptor is back.
+        if (Date.now() > deadline) return;
+        await new Promise((resolve) => setTimeout(resolve, betweenAttemptsMs));
       }
     }
-    // The state file stays: the next shim on this node stops the machine when the adaptor is back.
+  }
+
+  /** Writes down, before the effect, which adaptor has a machine of this pod; none after it is stopped. */
+  #noteMachine(hypervisorSocket: string): void {
+    const { pid } = process;
+    const id = this.#sandboxId;
+    writeState(this.#options.socketPath, { version: 1, id, pid, bundle: this.#bundle, hypervisorSocket });
+    this.#machineLeft = hypervisorSocket !== '';
+  }
+
+  /** Whether there is, or may be, a machine that was not stopped. */
+  get machineLeft(): boolean {
+    return this.#machineLeft;
+  }
+
+  /** Nothing of the pod can go on. The reason is put where Kubernetes shows it, beside the exit status of each container. */
+  async #guestLost(reason: string): Promise<void> {
+    if (this.#stopping !== undefined) return;
+    for (const container of this.containers.values()) {
+      const target = terminationFile(container);
+      if (target === undefined || !Pod.running(container.process)) continue;
+      try {
+        writeFileSync(target, reason.slice(0, terminationMessageBytes));
+      } catch (error) {
+        this.#options.log.info('cannot write the termination message', { container: container.id, error });
+      }
+    }
+    await this.stop(`the guest is gone: ${reason}`);
   }
 
   /** True when nothing is left that containerd may ask for, and nothing is being made. */
@@ -224,11 +256,9 @@ export class Pod {
 
   /** terminationMessagePolicy File: the guest's file is written where kubelet looks for it. */
   async #saveTerminationMessage(container: Container): Promise<void> {
-    const path = container.specification.annotations?.['io.kubernetes.container.terminationMessagePath'];
     const policy = container.specification.annotations?.['io.kubernetes.container.terminationMessagePolicy'];
-    if (path === undefined || policy !== 'File') return;
-    const target = (container.specification.mounts ?? []).find((mount) => mount.destination === path)?.source;
-    if (target === undefined) return;
+    const target = terminationFile(container);
+    if (target === undefined || policy !== 'File') return;
     try {
       const { data } = await this.guest.call((agent) =>
         agent.getDiagnosticData({ logType: 'termination_log', containerId: container.id }, this.#agentTimeout),
@@ -272,4 +302,11 @@ export class Pod {
   static running(task: GuestProcess): boolean {
     return task.status === TaskStatus.RUNNING || task.status === TaskStatus.PAUSED;
   }
+}
+
+/** The host's file from which Kubernetes reads why a container ended. */
+function terminationFile({ specification }: Container): string | undefined {
+  const path = specification.annotations?.['io.kubernetes.container.terminationMessagePath'];
+  if (path === undefined) return undefined;
+  return (specification.mounts ?? []).find((mount) => mount.destination === path)?.source;
 }

@@ -1,5 +1,5 @@
 import { Status } from '@sealpod/protocol/gen/containerd/task_types_pb';
-import { type GuestConnection, isNotFound } from '../guest/connection.ts';
+import { type GuestConnection, isConnectionLoss, isNotFound } from '../guest/connection.ts';
 import { type InputSource, nullSink, type OutputSink, openInput, openOutput } from '../io/fifo.ts';
 import type { Logger } from '../log.ts';
 
@@ -136,7 +136,7 @@ export class GuestProcess {
 
   async #serve(silent: boolean, ending: (() => Promise<void>) | undefined): Promise<void> {
     const input = this.#copyInput();
-    input.catch((error) => this.#log.info('standard input ended early', { ...this.#key, error }));
+    input.catch((error) => this.#inputFailed(error));
     try {
       if (!silent) await Promise.all(this.#outputs.map((sink, index) => this.#copyOutput(sink, index === 1)));
       // Only now: waiting makes an agent forget the process, and with it output that was not read yet.
@@ -156,13 +156,15 @@ export class GuestProcess {
   async #copyOutput(sink: OutputSink, isError: boolean): Promise<void> {
     const request = { ...this.#key, len: readBytes };
     let target = sink;
+    let offset = 0;
     for (;;) {
       let data: Uint8Array;
       try {
-        const answer = await this.#guest.waitCall((agent) =>
-          isError ? agent.readStderr(request) : agent.readStdout(request),
+        const answer = await this.#guest.streamCall(offset, true, (agent, options) =>
+          isError ? agent.readStderr(request, options) : agent.readStdout(request, options),
         );
         data = answer.data;
+        offset += data.length;
       } catch (thrown) {
         // Agents say that a stream has ended with an error or with no data.
         this.#log.debug('output ended', { ...this.#key, error: thrown });
@@ -181,14 +183,39 @@ export class GuestProcess {
 
   async #copyInput(): Promise<void> {
     if (this.#input === undefined) return;
+    let sent = 0;
     for await (const chunk of this.#input.data) {
       for (let offset = 0; offset < chunk.length; ) {
         const data = chunk.subarray(offset, offset + writeBytes);
-        const { len } = await this.#guest.call((agent) => agent.writeStdin({ ...this.#key, data }));
+        const { len } = await this.#guest.streamCall(sent, false, (agent, options) =>
+          agent.writeStdin({ ...this.#key, data }, options),
+        );
         // An agent that does not count takes it all.
-        offset += len === 0 ? data.length : len;
+        const taken = len === 0 ? data.length : len;
+        offset += taken;
+        sent += taken;
       }
     }
-    if (this.exit === undefined) await this.#guest.call((agent) => agent.closeStdin(this.#key));
+    if (this.exit === undefined) await this.#guest.waitCall((agent) => agent.closeStdin(this.#key));
+  }
+
+  /**
+   * A process that was left without the rest of its input would wait for it for ever, or take what it has for all. One
+   * that was added by exec is ended, and its user told; a container's first goes on with its input ended.
+   */
+  async #inputFailed(error: unknown): Promise<void> {
+    this.#log.info('standard input ended early', { ...this.#key, error });
+    if (this.exit !== undefined || !isConnectionLoss(error)) return;
+    try {
+      if (this.execId === '') {
+        await this.#guest.waitCall((agent) => agent.closeStdin(this.#key));
+        return;
+      }
+      const words = 'sealpod: the connection to the guest was lost while input was sent; the command was ended\r\n';
+      await this.#outputs.at(-1)?.write(Buffer.from(words));
+      await this.#guest.waitCall((agent) => agent.signalProcess({ ...this.#key, signal: 9 }));
+    } catch (failure) {
+      this.#log.info('cannot end a process without its input', { ...this.#key, error: failure });
+    }
   }
 }
