@@ -48,7 +48,7 @@ export function restrictedViolations(spec: PodSpec): SecurityViolation[] {
   }
   for (const { name } of spec.securityContext?.sysctls ?? [])
     expect(safeSysctls.has(name), 'spec.securityContext.sysctls', [...safeSysctls].join(', '), name);
-  for (const list of ['initContainers', 'containers'] as const) {
+  for (const list of ['initContainers', 'containers', 'ephemeralContainers'] as const) {
     for (const container of spec[list] ?? [])
       expectRestricted(container, spec, `spec.${list}[${container.name}].securityContext`, expect);
   }

@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { SealpodError } from '@sealpod/protocol/errors';
-import { registryImages, type Transformed, transformManifests } from '@sealpod/workload';
+import { readContainers, registryImages, type Transformed, transformManifests } from '@sealpod/workload';
 import type { Command } from 'commander';
 import { readText } from './context.ts';
 
@@ -16,6 +16,7 @@ export interface WorkloadOptions {
   readonly authFile?: string;
   readonly allowExec?: boolean;
   readonly allowCommand: readonly string[];
+  readonly ephemeralContainers?: string;
   readonly logs: boolean;
   readonly podSecurity?: string;
   readonly digests?: string;
@@ -34,6 +35,7 @@ export function addWorkloadOptions(command: Command): Command {
     .option('--auth-file <file>', 'registry credentials (auth.json)')
     .option('--allow-exec', 'let the host run any command in the containers')
     .option('--allow-command <container=JSON...>', 'a further command, e.g. web=["ls","/"]', [])
+    .option('--ephemeral-containers <file>', 'containers that `kubectl debug` may add: a list (YAML), - for standard input')
     .option('--no-logs', 'keep what containers write from the host')
     .option('--pod-security <level>', 'restricted: hold to that Pod Security Standard, here and in the guest')
     .option('--digests <file>', 'write workload, initdata digest and images as JSON');
@@ -63,6 +65,9 @@ export async function transformWith(text: string, options: WorkloadOptions): Pro
     plainHttpRegistries,
     allowExec: options.allowExec === true,
     commands: commandsOf(options.allowCommand),
+    ...(options.ephemeralContainers === undefined
+      ? {}
+      : { ephemeralContainers: readContainers(readText(options.ephemeralContainers)) }),
     allowLogs: options.logs,
     podSecurity: podSecurityOf(options.podSecurity),
   });

@@ -1,5 +1,5 @@
-import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -9,6 +9,7 @@ import { type ClusterState, readClusterState } from '@sealpod/cluster';
 import { encodeInitdataAnnotation } from '@sealpod/protocol/initdata';
 import { parseReference, RegistryClient } from '@sealpod/registry';
 import { type CommandResult, run, TestEnvironment } from '../e2e/environment.ts';
+import { type GivenCluster, givenCluster, sharedHome } from './access.ts';
 
 /** A container of a test's pod, as in its manifest. The agent policy pins its image and command. */
 export interface TestContainer {
@@ -31,28 +32,56 @@ export interface TestPod {
   readonly spec?: Readonly<Record<string, unknown>>;
 }
 
-/** Why no cluster can run here, or undefined where one can. */
-export function clusterObstacle(): string | undefined {
-  if (process.env['SEALPOD_LONG_TESTS'] !== '1')
-    return 'builds a cluster and boots many machines: set SEALPOD_LONG_TESTS=1';
-  if (process.getuid?.() !== 0) return 'needs root';
-  if (spawnSync('nft', ['--version']).status !== 0) return 'needs nft (nftables)';
-  const go = spawnSync('go', ['env', 'GOVERSION'], { encoding: 'utf8' });
-  return go.status === 0 ? undefined : 'needs Go 1.26 or newer to build Kubernetes';
-}
-
-/** A Kubernetes with the runtime, of the test's own. */
+/** A Kubernetes with the runtime: the test's own, one that is left running, or a given one. */
 export class TestCluster extends TestEnvironment {
+  readonly given: GivenCluster | undefined = givenCluster();
+  readonly #shared = sharedHome() !== undefined;
   #image = '';
+
+  constructor() {
+    super(sharedHome());
+  }
 
   get directory(): string {
     return join(this.home, 'cluster');
   }
 
+  /** The test's own cluster. @throws Error where it is a given one, whose node is out of reach */
   get cluster(): ClusterState {
     const state = readClusterState(this.directory);
     if (state === undefined) throw new Error('no cluster runs');
     return state;
+  }
+
+  /** `host:port` of the registry that pods' images are in. */
+  get registry(): string {
+    return this.given?.registry ?? this.cluster.registry;
+  }
+
+  get #plainHttpHosts(): ReadonlySet<string> {
+    return new Set(this.given?.plainHttp === false ? [] : [this.registry]);
+  }
+
+  /** The key broker, as guests reach it, and the file of its certificate. */
+  get keyBroker(): { readonly url: string; readonly certificateFile: string } {
+    if (this.given !== undefined) return { url: this.given.kbsUrl, certificateFile: this.given.kbsCertificateFile };
+    const state = this.state();
+    return { url: String(state['kbsUrl']), certificateFile: String(state['kbsCertificateFile']) };
+  }
+
+  /** As `sealpod`; on a given cluster at its key broker. */
+  override sealpod(...args: readonly string[]): Promise<CommandResult> {
+    return super.sealpod(...this.#keyBrokerOptions, ...args);
+  }
+
+  override sealpodWithInput(input: string, ...args: readonly string[]): Promise<CommandResult> {
+    return super.sealpodWithInput(input, ...this.#keyBrokerOptions, ...args);
+  }
+
+  get #keyBrokerOptions(): readonly string[] {
+    if (this.given === undefined) return [];
+    const { kbsUrl, kbsCertificateFile, ownerKeyFile } = this.given;
+    return ['--kbs-url', kbsUrl, '--kbs-certificate', kbsCertificateFile, '--admin-key', ownerKeyFile];
   }
 
   /** The plain image of all tests, by digest: busybox with all its programs, and user 1000. */
@@ -70,10 +99,28 @@ export class TestCluster extends TestEnvironment {
     }
   }
 
+  /** Starts a cluster with the runtime, unless there is one already; an earlier test's objects are removed from it. */
   async start(): Promise<void> {
-    const up = await this.up('--with-runtime');
-    if (up.code !== 0) throw new Error(`sealpod cluster up: exit ${up.code}\n${up.stderr}`);
+    if (this.given === undefined && !(this.#shared && existsSync(this.directory))) {
+      const up = await this.up('--with-runtime');
+      if (up.code !== 0) throw new Error(`sealpod cluster up: exit ${up.code}\n${up.stderr}`);
+    }
     await this.useImage();
+  }
+
+  /** Ends what `start` started: nothing of it may be left. */
+  async stop(): Promise<void> {
+    if (this.given !== undefined || this.#shared) return;
+    try {
+      for (const verb of [['cluster', 'down'], ['down']]) {
+        const ended = await this.sealpod(...verb);
+        if (ended.code !== 0) throw new Error(`sealpod ${verb.join(' ')}: exit ${ended.code}\n${ended.stderr}`);
+      }
+      const residue = this.residue();
+      if (residue.length > 0) throw new Error(`left on the machine:\n${residue.join('\n')}`);
+    } finally {
+      await this.remove();
+    }
   }
 
   /** Pushes the image that pods run where they name none. */
@@ -101,9 +148,9 @@ export class TestCluster extends TestEnvironment {
     try {
       const output = join(folder, 'layout');
       await buildImage({ root, process: { command: ['/bin/sh'], environment: ['PATH=/bin'] }, output, tag: 'latest' });
-      const { registry } = this.cluster;
+      const { registry } = this;
       const digest = await pushImage({
-        plainHttpHosts: new Set([registry]),
+        plainHttpHosts: this.#plainHttpHosts,
         source: { kind: 'layout', directory: output, tag: 'latest' },
         destination: parseReference(`${registry}/${name}:1`),
       });
@@ -116,8 +163,11 @@ export class TestCluster extends TestEnvironment {
   /** An image in the environment's registry, by digest. */
   async resolve(name: string): Promise<string> {
     const [repository = '', tag = ''] = name.split(':');
-    const registry = String(this.state()['registry']);
-    const client = new RegistryClient({ registry, plainHttpHosts: new Set([registry]) });
+    const registry = this.given?.registry ?? String(this.state()['registry']);
+    const client = new RegistryClient({
+      registry,
+      plainHttpHosts: this.given === undefined ? new Set([registry]) : this.#plainHttpHosts,
+    });
     try {
       return `${registry}/${repository}@${(await client.fetchManifest(repository, tag)).digest}`;
     } finally {
@@ -147,10 +197,10 @@ export class TestCluster extends TestEnvironment {
       ({ command, image = this.#image }): ContainerPolicy => ({ image, args: command }),
     );
     const [repository = '', digest = ''] = (containers[0]?.image ?? '').split('@');
-    const state = this.state();
+    const { url, certificateFile } = this.keyBroker;
     return podInitdata({
-      kbsUrl: String(state['kbsUrl']),
-      kbsCertificatePem: readFileSync(String(state['kbsCertificateFile']), 'utf8'),
+      kbsUrl: url,
+      kbsCertificatePem: readFileSync(certificateFile, 'utf8'),
       plainHttpRegistries: [repository.split('/')[0] ?? ''],
       imageRepository: repository,
       imageDigests: [digest],
@@ -187,8 +237,21 @@ export class TestCluster extends TestEnvironment {
 
   /** Runs kubectl; never throws for an exit code. */
   kubectl(...args: readonly string[]): Promise<CommandResult> {
+    const [program, ...first] = this.kubectlCommand;
+    return run(program, [...first, ...args], process.env);
+  }
+
+  /** Starts kubectl, for what goes on until it is ended. */
+  spawnKubectl(...args: readonly string[]): ChildProcessWithoutNullStreams {
+    const [program, ...first] = this.kubectlCommand;
+    return spawn(program, [...first, ...args]);
+  }
+
+  /** The words that begin a kubectl command line: a program, and which cluster. */
+  get kubectlCommand(): readonly [string, ...string[]] {
+    if (this.given !== undefined) return ['kubectl', '--kubeconfig', this.given.kubeconfig];
     const { programs, kubeconfig } = this.cluster;
-    return run(join(programs, 'kubectl'), ['--kubeconfig', kubeconfig, ...args], process.env);
+    return [join(programs, 'kubectl'), '--kubeconfig', kubeconfig];
   }
 
   /** As `kubectl`, and throws with what it printed where it fails. */
@@ -200,9 +263,8 @@ export class TestCluster extends TestEnvironment {
 
   /** As `ok`, with text on standard input. */
   async withInput(input: string, ...args: readonly string[]): Promise<string> {
-    const { programs, kubeconfig } = this.cluster;
-    const all = ['--kubeconfig', kubeconfig, ...args];
-    const result = await run(join(programs, 'kubectl'), all, process.env, input);
+    const [program, ...first] = this.kubectlCommand;
+    const result = await run(program, [...first, ...args], process.env, input);
     if (result.code !== 0) throw new Error(`kubectl ${args.join(' ')}: exit ${result.code}\n${result.stderr}`);
     return result.stdout;
   }

@@ -3,7 +3,7 @@ import { SealpodError } from '@sealpod/protocol/errors';
 import type { ImageResolver, WorkloadImage } from '../image/image.ts';
 import type { KnownConfiguration } from '../kubernetes/environment.ts';
 import { hostnamePattern, literal, type PodOwner, podNamePattern } from '../kubernetes/names.ts';
-import type { Container, PodTemplate } from '../kubernetes/types.ts';
+import type { Container, PodSpec, PodTemplate } from '../kubernetes/types.ts';
 import { restrictedViolations } from '../pod-security.ts';
 import { podRefusals } from '../refusals.ts';
 import { containerData } from './container.ts';
@@ -39,6 +39,8 @@ export interface PolicyOptions {
   readonly allowExec?: boolean;
   /** Further commands that the host may run, by container. */
   readonly commands?: Readonly<Record<string, readonly (readonly string[])[]>>;
+  /** Containers that may be added to a running pod (`kubectl debug`), as in a pod's `spec.ephemeralContainers`. */
+  readonly ephemeralContainers?: readonly Container[];
   /** Let the host read what the containers write; default true. */
   readonly allowLogs?: boolean;
   /** Refuse what Kubernetes' Pod Security Standard "restricted" refuses, here and in the guest. */
@@ -67,7 +69,7 @@ export async function generatePolicy(
   options: PolicyOptions = {},
 ): Promise<GeneratedPolicy> {
   const spec = template.spec ?? {};
-  refuseUnsupported(template, options);
+  refuseUnsupported({ ...spec, ephemeralContainers: options.ephemeralContainers ?? [] }, options);
   // A pod has its own name; those of other workloads take labels and annotations of the template.
   const metadata = { ...template.metadata, ...(owner.kind === 'Pod' ? owner.metadata : {}) };
   const hostname = hostnamePattern(owner, spec);
@@ -92,6 +94,11 @@ export async function generatePolicy(
       container,
       initContainers.map(({ name }) => name),
     );
+  for (const container of options.ephemeralContainers ?? []) {
+    if (containers[container.name] !== undefined)
+      throw new SealpodError('USAGE', `an ephemeral container has the name of another: ${container.name}`);
+    await add(container, []);
+  }
   const namespace = owner.metadata.namespace ?? options.namespace;
   if (namespace === undefined) notes.push('the namespace is not pinned; name one in the manifest or with --namespace');
   const data: PolicyData = {
@@ -118,7 +125,7 @@ function sysctlsOf({ spec }: PodTemplate): Record<string, readonly string[]> {
   return { ...defaultSysctls, ...Object.fromEntries(own) };
 }
 
-function refuseUnsupported({ spec = {} }: PodTemplate, options: PolicyOptions): void {
+function refuseUnsupported(spec: PodSpec, options: PolicyOptions): void {
   const [refusal] = podRefusals(spec);
   if (refusal !== undefined) throw new SealpodError('UNSUPPORTED', refusal.message, { actual: refusal.field });
   if (options.podSecurity === undefined) return;

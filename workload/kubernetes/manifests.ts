@@ -1,8 +1,8 @@
 import { SealpodError } from '@sealpod/protocol/errors';
-import { type Document, parseAllDocuments } from 'yaml';
+import { type Document, parse, parseAllDocuments } from 'yaml';
 import type { KnownConfiguration } from './environment.ts';
 import type { PodOwner } from './names.ts';
-import type { ConfigMap, ObjectMeta, PodTemplate, Secret } from './types.ts';
+import type { ConfigMap, Container, ObjectMeta, PodTemplate, Secret } from './types.ts';
 
 /** Where the pod template stands in each kind of workload. */
 const templatePaths: Readonly<Record<string, readonly string[]>> = {
@@ -73,6 +73,27 @@ export function readManifests(text: string): Manifests {
     }
   }
   return { documents, templates, configuration: { configMaps, secrets } };
+}
+
+/**
+ * Reads a list of containers, as in a pod's `spec.ephemeralContainers`.
+ *
+ * @throws SealpodError USAGE
+ */
+export function readContainers(text: string): readonly Container[] {
+  if (Buffer.byteLength(text) > maxManifestBytes)
+    throw new SealpodError('USAGE', 'the list of containers is too large', {
+      expected: `at most ${maxManifestBytes} bytes`,
+    });
+  let containers: unknown;
+  try {
+    containers = parse(text, { maxAliasCount: maxAliases });
+  } catch (cause) {
+    throw new SealpodError('USAGE', 'the list of containers is not YAML', { cause });
+  }
+  const template = { spec: { containers } } as PodTemplate;
+  checkTemplate(template, 'the list of containers');
+  return template.spec?.containers ?? [];
 }
 
 /** The text of manifests again. */
