@@ -35,7 +35,10 @@ export function addWorkloadOptions(command: Command): Command {
     .option('--auth-file <file>', 'registry credentials (auth.json)')
     .option('--allow-exec', 'let the host run any command in the containers')
     .option('--allow-command <container=JSON...>', 'a further command, e.g. web=["ls","/"]', [])
-    .option('--ephemeral-containers <file>', 'containers that `kubectl debug` may add: a list (YAML), - for standard input')
+    .option(
+      '--ephemeral-containers <file>',
+      'containers that `kubectl debug` may add: a list (YAML), - for standard input',
+    )
     .option('--no-logs', 'keep what containers write from the host')
     .option('--pod-security <level>', 'restricted: hold to that Pod Security Standard, here and in the guest')
     .option('--digests <file>', 'write workload, initdata digest and images as JSON');

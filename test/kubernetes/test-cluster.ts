@@ -1,5 +1,5 @@
 import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -8,6 +8,7 @@ import { agentPolicy, type ContainerPolicy, podInitdata } from '@sealpod/cli/pod
 import { type ClusterState, readClusterState } from '@sealpod/cluster';
 import { encodeInitdataAnnotation } from '@sealpod/protocol/initdata';
 import { parseReference, RegistryClient } from '@sealpod/registry';
+import { parse } from 'yaml';
 import { type CommandResult, run, TestEnvironment } from '../e2e/environment.ts';
 import { type GivenCluster, givenCluster, sharedHome } from './access.ts';
 
@@ -108,6 +109,18 @@ export class TestCluster extends TestEnvironment {
     await this.useImage();
   }
 
+  /** Whether there is a cluster to speak to. */
+  get running(): boolean {
+    return this.given !== undefined || readClusterState(this.directory) !== undefined;
+  }
+
+  /** A file with this content, for a command to read; it is removed with the environment. */
+  file(name: string, content: string): string {
+    const path = join(this.home, name);
+    writeFileSync(path, content);
+    return path;
+  }
+
   /** Ends what `start` started: nothing of it may be left. */
   async stop(): Promise<void> {
     if (this.given !== undefined || this.#shared) return;
@@ -144,10 +157,19 @@ export class TestCluster extends TestEnvironment {
       },
       { path: 'content', type: 'file', content: Buffer.from(`${content}\n`) },
     ];
+    return this.push(name, root, { command: ['/bin/sh'], environment: ['PATH=/bin'] });
+  }
+
+  /** Pushes an image of these files to the cluster's registry; returns its reference by digest. */
+  async push(
+    name: string,
+    root: readonly ImageEntry[],
+    process: { readonly command: readonly string[]; readonly environment: readonly string[] },
+  ): Promise<string> {
     const folder = mkdtempSync(join(tmpdir(), 'sealpod-image-'));
     try {
       const output = join(folder, 'layout');
-      await buildImage({ root, process: { command: ['/bin/sh'], environment: ['PATH=/bin'] }, output, tag: 'latest' });
+      await buildImage({ root, process, output, tag: 'latest' });
       const { registry } = this;
       const digest = await pushImage({
         plainHttpHosts: this.#plainHttpHosts,
@@ -233,6 +255,66 @@ export class TestCluster extends TestEnvironment {
   pod(pod: TestPod): object {
     const template = this.template(pod) as { metadata: object };
     return { apiVersion: 'v1', kind: 'Pod', ...template, metadata: { name: pod.name, ...template.metadata } };
+  }
+
+  /**
+   * Manifests with what the real `sealpod policy generate` writes into them, for kubectl to apply; and the digests of the
+   * initdata, by workload (`Pod web`).
+   */
+  async seal(
+    objects: readonly object[],
+    ...options: readonly string[]
+  ): Promise<{ readonly objects: readonly object[]; readonly digests: Readonly<Record<string, string>> }> {
+    const folder = mkdtempSync(join(tmpdir(), 'sealpod-manifests-'));
+    try {
+      const digests = join(folder, 'digests.json');
+      const { url, certificateFile } = this.keyBroker;
+      const registries = [
+        ...new Set([this.registry, String(this.given === undefined ? this.state()['registry'] : '')]),
+      ];
+      const result = await this.sealpodWithInput(
+        JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects }),
+        ...['policy', 'generate', '-f', '-', '--digests', digests],
+        ...['--guest-kbs-url', url, '--guest-kbs-certificate', certificateFile],
+        ...(this.given?.plainHttp === false ? [] : ['--plain-http-registry', ...registries.filter(Boolean)]),
+        ...options,
+      );
+      if (result.code !== 0) throw new Error(`sealpod policy generate: exit ${result.code}\n${result.stderr}`);
+      const { items } = parse(result.stdout) as { readonly items: readonly object[] };
+      const report = JSON.parse(readFileSync(digests, 'utf8')) as readonly {
+        readonly workload: string;
+        readonly initdataDigest: string;
+      }[];
+      return {
+        objects: items,
+        digests: Object.fromEntries(report.map(({ workload, initdataDigest }) => [workload, initdataDigest])),
+      };
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  }
+
+  /** Registers digests of initdata: the owner's word that guests told so may have secrets. */
+  async enrol(...digests: readonly string[]): Promise<void> {
+    const present = await this.sealpod('-o', 'json', 'refvalue', 'get', 'tpm_initdata');
+    const { value } = (present.code === 0 ? JSON.parse(present.stdout) : { value: [] }) as { value: readonly string[] };
+    await this.json('refvalue', 'put', 'tpm_initdata', ...new Set([...value, ...digests]));
+  }
+
+  /** Waits until the events of a pod say `text`; returns them all, the last first. */
+  async told(pod: string, text: RegExp, timeoutMs = 240_000): Promise<string> {
+    const [namespace, name] = pod.includes('/') ? pod.split('/') : ['default', pod];
+    const selector = `involvedObject.name=${name}`;
+    const deadline = Date.now() + timeoutMs;
+    for (;;) {
+      const events = await this.ok(
+        ...['get', 'events', '-n', namespace ?? '', '--field-selector', selector, '--sort-by=.lastTimestamp'],
+        ...['-o', 'jsonpath={range .items[*]}{.reason}: {.message}{"\\n"}{end}'],
+      );
+      if (text.test(events)) return events;
+      if (Date.now() > deadline) throw new Error(`no event of ${pod} says ${text}:\n${events}`);
+      await delay(1000);
+    }
   }
 
   /** Runs kubectl; never throws for an exit code. */
