@@ -12,6 +12,8 @@ export interface SpecContext {
   readonly bindSources: ReadonlyMap<string, string>;
   /** Deny devices (the guest's TPM, disks and host channel are devices) that the specification does not allow. */
   readonly deviceRules: boolean;
+  /** The guest's own profile (`linux.seccomp`), in the place of one that the spec has. */
+  readonly seccomp?: RuntimeJson;
 }
 
 const runtimeSpecVersion = '1.0.2';
@@ -102,7 +104,12 @@ export function runtimeResources(resources: LinuxResources): RuntimeJson {
 }
 
 function runtimeLinuxDefaults(context: SpecContext): RuntimeJson {
-  return { cgroupsPath: context.cgroupsPath, namespaces: namespaces(), resources: deviceRules([], context) };
+  return compact({
+    cgroupsPath: context.cgroupsPath,
+    namespaces: namespaces(),
+    resources: deviceRules([], context),
+    seccomp: context.seccomp,
+  });
 }
 
 /** Everything is denied first; crun itself then allows the harmless ones (null, zero, random, terminals). */
@@ -145,7 +152,7 @@ function runtimeLinux(linux: Linux, context: SpecContext): RuntimeJson {
             uid: device.UID,
             gid: device.GID,
           })),
-    seccomp: linux.Seccomp === undefined ? undefined : runtimeSeccomp(linux.Seccomp),
+    seccomp: context.seccomp ?? (linux.Seccomp === undefined ? undefined : runtimeSeccomp(linux.Seccomp)),
     rootfsPropagation: linux.RootfsPropagation || undefined,
     maskedPaths: linux.MaskedPaths,
     readonlyPaths: linux.ReadonlyPaths,
