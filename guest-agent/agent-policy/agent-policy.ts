@@ -24,8 +24,6 @@ export interface PolicyDecision {
   readonly allowed: boolean;
   /** What the policy printed, for the operator who may read it in the refusal. */
   readonly prints: readonly string[];
-  /** The system calls that a container is kept to, where the policy says so: by the guest's own profile of that name. */
-  readonly seccomp?: 'RuntimeDefault';
   /** Why not, where the evaluation itself failed. */
   readonly failure?: SealpodError;
 }
@@ -37,8 +35,7 @@ interface Loaded {
 
 /**
  * The agent policy of one pod VM, with its state: `data.pstate` starts as `{}` and takes the JSON Patch operations that an
- * allowing rule returns as `{"allowed": true, "ops": […]}`, paths beginning `/pstate/`; `"seccomp": "RuntimeDefault"` beside
- * them is for the container that is created. Decisions are taken one at a time,
+ * allowing rule returns as `{"allowed": true, "ops": […]}`, paths beginning `/pstate/`. Decisions are taken one at a time,
  * each on the state that the one before left.
  */
 export class AgentPolicy {
@@ -105,8 +102,7 @@ export class AgentPolicy {
         strictBuiltinErrors: false,
         gatherPrints: true,
       });
-      const value = values[rule];
-      return { allowed: this.#accept(value), prints, ...(wantsSeccomp(value) && { seccomp: 'RuntimeDefault' }) };
+      return { allowed: this.#accept(values[rule]), prints };
     } catch (thrown) {
       return { allowed: false, prints: [], failure: asSealpodError(thrown, 'POLICY_INVALID') };
     }
@@ -127,13 +123,6 @@ export class AgentPolicy {
     this.#last = turn.catch(() => undefined);
     return turn;
   }
-}
-
-/** @throws Error for another word than is known: a container must not run with less than was asked for */
-function wantsSeccomp(value: unknown): boolean {
-  if (typeof value !== 'object' || value === null || !('seccomp' in value) || value.seccomp === null) return false;
-  if (value.seccomp === 'RuntimeDefault') return true;
-  throw new Error('the policy asks for a seccomp profile that is not known');
 }
 
 function patchedState(data: { pstate: unknown }, operations: readonly unknown[]): unknown {

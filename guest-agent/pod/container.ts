@@ -12,8 +12,6 @@ export class Container {
   readonly rootfs: string;
   /** The pause container: it has no process, and lives until it is signalled. */
   readonly isSandbox: boolean;
-  /** Kept to the system calls of the guest's own RuntimeDefault profile. */
-  readonly confined: boolean;
   /** Mount points of storages that it uses. */
   readonly mountPoints: readonly string[];
   /** Processes beside the first, by exec id. */
@@ -23,13 +21,12 @@ export class Container {
   readonly #started = Promise.withResolvers<ContainerProcess | undefined>();
   readonly #exited = Promise.withResolvers<number>();
 
-  constructor(fields: Pick<Container, 'id' | 'spec' | 'bundle' | 'rootfs' | 'isSandbox' | 'confined' | 'mountPoints'>) {
+  constructor(fields: Pick<Container, 'id' | 'spec' | 'bundle' | 'rootfs' | 'isSandbox' | 'mountPoints'>) {
     this.id = fields.id;
     this.spec = fields.spec;
     this.bundle = fields.bundle;
     this.rootfs = fields.rootfs;
     this.isSandbox = fields.isSandbox;
-    this.confined = fields.confined;
     this.mountPoints = fields.mountPoints;
   }
 

@@ -12,8 +12,6 @@ export interface SpecContext {
   readonly bindSources: ReadonlyMap<string, string>;
   /** Deny devices (the guest's TPM, disks and host channel are devices) that the specification does not allow. */
   readonly deviceRules: boolean;
-  /** The guest's own profile (`linux.seccomp`), in the place of one that the spec has. */
-  readonly seccomp?: RuntimeJson;
 }
 
 const runtimeSpecVersion = '1.0.2';
@@ -104,12 +102,7 @@ export function runtimeResources(resources: LinuxResources): RuntimeJson {
 }
 
 function runtimeLinuxDefaults(context: SpecContext): RuntimeJson {
-  return compact({
-    cgroupsPath: context.cgroupsPath,
-    namespaces: namespaces(),
-    resources: deviceRules([], context),
-    seccomp: context.seccomp,
-  });
+  return { cgroupsPath: context.cgroupsPath, namespaces: namespaces(), resources: deviceRules([], context) };
 }
 
 /** Everything is denied first; crun itself then allows the harmless ones (null, zero, random, terminals). */
@@ -152,7 +145,7 @@ function runtimeLinux(linux: Linux, context: SpecContext): RuntimeJson {
             uid: device.UID,
             gid: device.GID,
           })),
-    seccomp: context.seccomp ?? (linux.Seccomp === undefined ? undefined : runtimeSeccomp(linux.Seccomp)),
+    seccomp: linux.Seccomp === undefined ? undefined : runtimeSeccomp(linux.Seccomp),
     rootfsPropagation: linux.RootfsPropagation || undefined,
     maskedPaths: linux.MaskedPaths,
     readonlyPaths: linux.ReadonlyPaths,

@@ -22,7 +22,6 @@ import { resolveBindSources, unmountBelow } from './mounts.ts';
 import { runtimeProcess, runtimeResources, runtimeSpec } from './oci-spec.ts';
 import { OutOfMemoryEvents } from './out-of-memory.ts';
 import type { PodPaths } from './paths.ts';
-import { defaultSeccomp } from './seccomp.ts';
 import { StorageTable } from './storage.ts';
 import { applySysctls } from './sysctl.ts';
 import { type SecretUnsealer, unsealEnvironment } from './unsealing.ts';
@@ -95,8 +94,7 @@ export class Sandbox {
     this.#created = false;
   }
 
-  /** @param confined keeps it to the system calls of the guest's own RuntimeDefault profile */
-  async createContainer(request: CreateContainerRequest, signal: AbortSignal, confined = false): Promise<void> {
+  async createContainer(request: CreateContainerRequest, signal: AbortSignal): Promise<void> {
     const id = checkedId(request.containerId);
     if (reservedNames.has(id)) throw invalidArgument(`container id ${id} is reserved`);
     if (this.#containers.has(id) || this.#creating.has(id)) throw alreadyExists(`container ${id} exists already`);
@@ -110,7 +108,7 @@ export class Sandbox {
       const rootfs = await this.#attachStorages(request.storages, { bundle, isSandbox, attached, signal });
       const process = spec.Process;
       if (process !== undefined && !isSandbox) process.Env = await unsealEnvironment(process.Env, this.#with.unsealer);
-      this.#containers.set(id, new Container({ id, spec, bundle, rootfs, isSandbox, confined, mountPoints: attached }));
+      this.#containers.set(id, new Container({ id, spec, bundle, rootfs, isSandbox, mountPoints: attached }));
     } catch (thrown) {
       await this.#discard(bundle, attached);
       throw thrown;
@@ -300,13 +298,7 @@ export class Sandbox {
     const process = await this.#withFiles(async () => {
       const bindSources = await resolveBindSources(paths.root, spec.Mounts);
       const cgroupsPath = `/${paths.cgroupParent}/${id}/container`;
-      const json = runtimeSpec(spec, {
-        rootfs,
-        cgroupsPath,
-        bindSources,
-        deviceRules: this.#with.deviceRules,
-        ...(container.confined && { seccomp: await defaultSeccomp(spec.Process?.Capabilities?.Bounding ?? []) }),
-      });
+      const json = runtimeSpec(spec, { rootfs, cgroupsPath, bindSources, deviceRules: this.#with.deviceRules });
       return crun.run(id, bundle, json, spec.Process === undefined ? undefined : terminalSize(spec.Process));
     });
     this.outOfMemory.watch(id, this.#cgroup(id));

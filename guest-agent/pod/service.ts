@@ -85,7 +85,7 @@ export function createPodService(options: PodServiceOptions): PodService {
   };
 }
 
-type Handler = (request: Message, context: RequestContext, decision: PolicyDecision) => unknown;
+type Handler = (request: Message, context: RequestContext) => unknown;
 
 function unsupported(_request: Message, { method }: RequestContext): never {
   throw new SealpodError('UNSUPPORTED', `${method} is not supported`);
@@ -96,7 +96,7 @@ function guard(options: PodServiceOptions, sandbox: Sandbox, method: DescMethod,
   const isRead = type === 'ReadStreamRequest';
   return async (request, context) => {
     const decision = await options.agentPolicy.decide(type, projectRequest(method.input, request));
-    if (decision.allowed) return handler(request, context, decision);
+    if (decision.allowed) return handler(request, context);
     const reason = denialReason(decision);
     options.onDenied?.({ request: type, reason });
     if (isRead) return discardOutput(sandbox, request as ReadStreamRequest, method.localName);
@@ -139,8 +139,8 @@ function implementation(options: PodServiceOptions, sandbox: Sandbox, network: G
       await sandbox.destroy();
       return {};
     },
-    createContainer: async (request, { signal }, decision?: PolicyDecision) => {
-      await sandbox.createContainer(request, signal, decision?.seccomp === 'RuntimeDefault');
+    createContainer: async (request, { signal }) => {
+      await sandbox.createContainer(request, signal);
       return {};
     },
     startContainer: async ({ containerId }) => {

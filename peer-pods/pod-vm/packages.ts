@@ -17,7 +17,7 @@ export interface DebianPackage {
 }
 
 /** Packages that bring files of their own only. */
-const standalonePackages = ['systemd-boot-efi', 'busybox-static', 'golang-github-containers-common'] as const;
+const standalonePackages = ['systemd-boot-efi', 'busybox-static'] as const;
 
 /** The meta package that depends on the current cloud kernel. */
 const kernelPackage = 'linux-image-cloud-amd64';

@@ -20,9 +20,6 @@ const emptyDirectories = [
   'var',
 ];
 
-/** The system calls that a container may make where its pod asks for RuntimeDefault. */
-const seccompProfile = 'usr/share/containers/seccomp.json';
-
 /** Merged /usr, and what must be writable while the root file system is not. */
 const links: Readonly<Record<string, string>> = {
   bin: 'usr/bin',
@@ -69,12 +66,10 @@ export async function writeRootTree(target: string, input: RootTreeInput): Promi
     await mkdir(dirname(path), { recursive: true });
     await writeFile(path, file.content, { mode: 0o755 });
   }
-  await mkdir(join(target, dirname(seccompProfile)), { recursive: true });
-  await cp(join(input.packagesRoot, seccompProfile), join(target, seccompProfile));
   await cp(input.guestAgentDirectory, join(target, 'sealpod'), { recursive: true, dereference: true });
   await normalizeModes(target);
   await lintRootTree(target);
-  return [...taken.map((file) => file.source).filter((source) => !source.startsWith('..')), seccompProfile];
+  return taken.map((file) => file.source).filter((source) => !source.startsWith('..'));
 }
 
 async function nodeAddons(directory: string): Promise<string[]> {

@@ -71,42 +71,6 @@ async function startedPod(pod: string, policy: string): Promise<AgentPolicy> {
   return agent;
 }
 
-describe('seccomp and ephemeral containers', () => {
-  const container = { name: 'main', image: 'x', command: ['/bin/sleep', '3600'] };
-  const generate = async (security: object, options: PolicyOptions = {}) => {
-    const template = { spec: { containers: [{ ...container, securityContext: security }] } };
-    const known = { configMaps: new Map(), secrets: new Map() };
-    const owner = { kind: 'Pod', metadata: { name: 'bare' } };
-    return (await generatePolicy(owner, template, known, async () => image, options)).policy;
-  };
-
-  it('a profile of the node is refused when the policy is made; RuntimeDefault is the guest’s', async () => {
-    await expect(generate({ seccompProfile: { type: 'Localhost' } })).rejects.toMatchObject({ code: 'UNSUPPORTED' });
-    expect(await generate({ seccompProfile: { type: 'RuntimeDefault' } })).toContain('"seccomp": "RuntimeDefault"');
-    expect(await generate({ seccompProfile: { type: 'Unconfined' } })).toContain('"seccomp": null');
-  });
-
-  it('an ephemeral container runs where the policy names it, and is refused by name otherwise', async () => {
-    const named = { ephemeralContainers: [{ ...container, name: 'debugger' }] };
-    expect(await generate({}, named)).toContain('"debugger"');
-    expect(await generate({})).not.toContain('"debugger"');
-    await expect(generate({}, { ephemeralContainers: [container] })).rejects.toMatchObject({ code: 'USAGE' });
-    await expect(
-      generate({}, { ephemeralContainers: [{ ...container, name: 'd', securityContext: { privileged: true } }] }),
-    ).rejects.toMatchObject({ code: 'UNSUPPORTED' });
-  });
-
-  it('what a policy says of seccomp reaches the guest, and a word that is not known refuses', async () => {
-    const decision = async (value: string) => {
-      const policy = `package agent_policy\n\nCreateContainerRequest := {"allowed": true, "ops": [], "seccomp": ${value}}\n`;
-      return (await AgentPolicy.create({ engine, policy })).decide('CreateContainerRequest', {});
-    };
-    expect(await decision('"RuntimeDefault"')).toMatchObject({ allowed: true, seccomp: 'RuntimeDefault' });
-    expect(await decision('null')).not.toHaveProperty('seccomp');
-    expect(await decision('"Strict"')).toMatchObject({ allowed: false });
-  });
-});
-
 describe('pods as Kubernetes runs them', () => {
   it.each([
     ['full', 'full', ['proxy', 'main', 'plain']],

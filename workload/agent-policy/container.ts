@@ -63,7 +63,6 @@ export function containerData(container: Container, context: ContainerContext): 
     stdin: container.stdin === true,
     readonly_root: security?.readOnlyRootFilesystem === true,
     no_new_privileges: security?.allowPrivilegeEscalation === false,
-    seccomp: seccompOf(container, spec),
     capabilities: capabilitiesOf(container),
     mounts,
     storages,
@@ -125,21 +124,6 @@ function number(text: string, container: Container, field: string): number {
       fix: `set securityContext.${field}`,
     },
   );
-}
-
-function seccompOf(container: Container, spec: PodSpec): ContainerData['seccomp'] {
-  const type = container.securityContext?.seccompProfile?.type ?? spec.securityContext?.seccompProfile?.type;
-  if (type === 'Localhost')
-    throw new SealpodError(
-      'UNSUPPORTED',
-      `container ${container.name}: a seccomp profile of the node is not supported`,
-      {
-        expected: 'RuntimeDefault or Unconfined',
-        actual: 'Localhost',
-        fix: 'set seccompProfile.type to RuntimeDefault: the guest has a profile of its own',
-      },
-    );
-  return type === 'RuntimeDefault' ? type : null;
 }
 
 function capabilitiesOf(container: Container): string[] {

@@ -36,8 +36,6 @@ export interface ContainerData {
   readonly stdin: boolean;
   readonly readonly_root: boolean;
   readonly no_new_privileges: boolean;
-  /** The guest applies a profile of its own; null: none, as Kubernetes does where a pod says nothing. */
-  readonly seccomp: 'RuntimeDefault' | null;
   /** Sorted. */
   readonly capabilities: readonly string[];
   readonly mounts: Readonly<Record<string, MountData>>;

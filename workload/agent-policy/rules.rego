@@ -139,9 +139,7 @@ is_sandbox if annotations["io.kubernetes.cri.container-type"] == "sandbox"
 
 default CreateContainerRequest := {"allowed": false, "ops": []}
 
-CreateContainerRequest := {"allowed": true, "ops": create_operations, "seccomp": create_seccomp} if {
-	count(create_problems) == 0
-}
+CreateContainerRequest := {"allowed": true, "ops": create_operations} if count(create_problems) == 0
 
 CreateContainerRequest := {"allowed": false, "ops": []} if {
 	count(create_problems) > 0
@@ -172,11 +170,6 @@ nearest := sprintf("; nearest allowed: container \"%s\"", [wanted_name]) if {
 wanted_name := annotations["io.kubernetes.cri.container-name"]
 
 wanted := policy_data.containers[wanted_name]
-
-# Which of its own profiles the guest keeps the container to. Other guests do not look at it.
-default create_seccomp := null
-
-create_seccomp := wanted.seccomp if not is_sandbox
 
 create_operations := [{
 	"op": "add", "path": "/pstate/sandbox",
