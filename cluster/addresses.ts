@@ -25,6 +25,7 @@ const portUses = [
   'proxyHealth',
   'proxyMetrics',
   'registry',
+  'metrics',
 ] as const;
 type PortUse = (typeof portUses)[number];
 

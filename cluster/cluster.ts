@@ -12,8 +12,11 @@ import { importPlainImages } from './images.ts';
 import { type ClusterLayout, clusterLayout } from './layout.ts';
 import { releaseMachine, takeMachine } from './machine-lock.ts';
 import { applyManifests, coreManifests } from './manifests.ts';
+import { metricsManifests } from './metrics.ts';
+import { policeBridge } from './network-policy.ts';
 import { createClusterPki, openClusterPki, writeKubeconfig } from './pki.ts';
 import { type ProgramContext, programSpecifications, readApiServer } from './programs.ts';
+import { newestRelease, type Release } from './releases.ts';
 import { removeTraces } from './traces.ts';
 
 /** What is written down about a running cluster. */
@@ -44,9 +47,15 @@ type Step = <T>(name: string, run: () => Promise<T> | T) => Promise<T>;
  * @param directory all state; a cluster that runs there is ended first, what it kept of certificates is used again
  * @param programs folder that `buildClusterPrograms` returned
  * @param step runs and reports one step
+ * @param release the one that `programs` are of
  * @throws SealpodError where a program does not become ready; what was started is ended again
  */
-export async function startCluster(directory: string, programs: string, step: Step): Promise<ClusterState> {
+export async function startCluster(
+  directory: string,
+  programs: string,
+  step: Step,
+  release: Release = newestRelease,
+): Promise<ClusterState> {
   const layout = clusterLayout(directory);
   await stopCluster(directory);
   takeMachine(layout.directory, (other) => clusterStatus(other).daemons.some(({ running }) => running));
@@ -70,7 +79,7 @@ export async function startCluster(directory: string, programs: string, step: St
   };
   record();
   try {
-    const context = await step('certificates and configuration', () => prepare(layout, addresses, programs));
+    const context = await step('certificates and configuration', () => prepare(layout, addresses, programs, release));
     const specifications = programSpecifications(context);
     const start = async (name: keyof typeof specifications): Promise<void> => {
       daemons.push(await startDaemon(specifications[name]));
@@ -85,7 +94,10 @@ export async function startCluster(directory: string, programs: string, step: St
       );
     });
     await step('node Ready', () => waitForNode(context));
-    await step('cluster services', () => applyManifests(layout, programs, coreManifests(addresses)));
+    await step('cluster services', async () => {
+      await Promise.all((['network-policy', 'metrics-server'] as const).map(start));
+      applyManifests(layout, programs, [...coreManifests(addresses), ...metricsManifests(addresses, context.pki)]);
+    });
     return record();
   } catch (error) {
     await stopCluster(directory);
@@ -93,16 +105,22 @@ export async function startCluster(directory: string, programs: string, step: St
   }
 }
 
-async function prepare(layout: ClusterLayout, addresses: ClusterAddresses, programs: string): Promise<ProgramContext> {
+async function prepare(
+  layout: ClusterLayout,
+  addresses: ClusterAddresses,
+  programs: string,
+  release: Release,
+): Promise<ProgramContext> {
   makeControlGroup(addresses.bridge);
   execFileSync('ip', ['link', 'add', addresses.bridge, 'type', 'bridge']);
   execFileSync('ip', ['address', 'add', `${addresses.node}/24`, 'dev', addresses.bridge]);
   execFileSync('ip', ['link', 'set', addresses.bridge, 'up']);
+  policeBridge(addresses.bridge);
   const pki = await createClusterPki(layout.pki, nodeName, addresses.node, addresses.kubernetesService);
   const server = `https://${addresses.node}:${addresses.ports.apiserver}`;
   for (const name of ['admin', 'controller-manager', 'scheduler', 'kubelet', 'proxy'])
     writeKubeconfig(pki, name, server);
-  writeConfiguration(layout, addresses, pki, programs);
+  writeConfiguration(layout, addresses, pki, programs, release);
   return { layout, addresses, pki, programs };
 }
 

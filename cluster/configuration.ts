@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { ClusterAddresses } from './addresses.ts';
 import type { ClusterLayout } from './layout.ts';
 import type { ClusterPki } from './pki.ts';
+import type { Release } from './releases.ts';
 
 /** Name of the cluster's one node. */
 export const nodeName = 'sealpod-node';
@@ -13,6 +14,7 @@ export function writeConfiguration(
   addresses: ClusterAddresses,
   pki: ClusterPki,
   programs: string,
+  release: Release,
 ): void {
   mkdirSync(join(layout.directory, 'cni'), { recursive: true });
   // A runtime of an earlier run is installed anew, or not at all.
@@ -25,7 +27,11 @@ export function writeConfiguration(
       { mode: 0o600 },
     );
   write('cni/10-bridge.conflist', networkList(layout, addresses));
-  writeFileSync(layout.containerdConfiguration, containerdConfiguration(layout, programs), { mode: 0o600 });
+  writeFileSync(
+    layout.containerdConfiguration,
+    containerdConfiguration(layout, programs, release.containerdConfiguration),
+    { mode: 0o600 },
+  );
   write('resolv.conf', `nameserver ${addresses.node}\n`);
   write('kubelet.yaml', kubeletConfiguration(layout, addresses, pki));
   write('proxy.yaml', proxyConfiguration(addresses, pki));
@@ -83,9 +89,36 @@ function networkList(layout: ClusterLayout, addresses: ClusterAddresses): object
   };
 }
 
-function containerdConfiguration(layout: ClusterLayout, programs: string): string {
+/** Names of the CRI plugin's parts: since version 3 of the file they are plugins of their own. */
+const criPlugins = {
+  2: { images: 'io.containerd.grpc.v1.cri', runtime: 'io.containerd.grpc.v1.cri' },
+  3: { images: 'io.containerd.cri.v1.images', runtime: 'io.containerd.cri.v1.runtime' },
+} as const;
+
+function containerdConfiguration(layout: ClusterLayout, programs: string, version: 2 | 3): string {
   const path = (...names: readonly string[]): string => JSON.stringify(join(layout.directory, ...names));
-  return `version = 3
+  const { images, runtime } = criPlugins[version];
+  const [sandboxImage, cniPrograms] =
+    version === 3
+      ? [`[plugins.'${images}'.pinned_images]\n  sandbox = "localhost/pause:1"`, 'bin_dirs = [%]']
+      : [`[plugins.'${images}']\n  sandbox_image = "localhost/pause:1"`, 'bin_dir = %'];
+  const streaming = `stream_server_address = "127.0.0.1"
+  stream_server_port = "0"`;
+  const behaviour = `# Raising a score back is refused where CAP_SYS_RESOURCE is missing, and every sandbox would fail.
+  restrict_oom_score_adj = true
+  # Else an \`ip netns add\` by anybody shadows these mounts and sandboxes can never be removed.
+  netns_mounts_under_state_dir = true`;
+  const tables =
+    version === 3
+      ? `${sandboxImage}
+[plugins.'io.containerd.grpc.v1.cri']
+  ${streaming}
+[plugins.'${runtime}']
+  ${behaviour}`
+      : `${sandboxImage}
+  ${streaming}
+  ${behaviour}`;
+  return `version = ${version}
 root = ${path('containerd', 'root')}
 state = ${path('containerd', 'state')}
 oom_score = 0
@@ -97,25 +130,16 @@ disabled_plugins = ["io.containerd.snapshotter.v1.blockfile", "io.containerd.sna
   address = ${JSON.stringify(`${layout.containerdSocket}.ttrpc`)}
 [plugins.'io.containerd.internal.v1.opt']
   path = ${path('opt')}
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-  sandbox = "localhost/pause:1"
-[plugins.'io.containerd.cri.v1.images'.registry]
+${tables}
+[plugins.'${images}'.registry]
   config_path = ${JSON.stringify(layout.registryHosts)}
-[plugins.'io.containerd.grpc.v1.cri']
-  stream_server_address = "127.0.0.1"
-  stream_server_port = "0"
-[plugins.'io.containerd.cri.v1.runtime']
-  # Raising a score back is refused where CAP_SYS_RESOURCE is missing, and every sandbox would fail.
-  restrict_oom_score_adj = true
-  # Else an \`ip netns add\` by anybody shadows these mounts and sandboxes can never be removed.
-  netns_mounts_under_state_dir = true
-  [plugins.'io.containerd.cri.v1.runtime'.cni]
-    bin_dirs = [${JSON.stringify(join(programs, 'cni'))}]
-    conf_dir = ${path('cni')}
-  [plugins.'io.containerd.cri.v1.runtime'.containerd]
-    default_runtime_name = "runc"
-    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
-      runtime_type = "io.containerd.runc.v2"
+[plugins.'${runtime}'.cni]
+  ${cniPrograms.replace('%', JSON.stringify(join(programs, 'cni')))}
+  conf_dir = ${path('cni')}
+[plugins.'${runtime}'.containerd]
+  default_runtime_name = "runc"
+[plugins.'${runtime}'.containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
 `;
 }
 

@@ -16,3 +16,4 @@ export {
   startCluster,
   stopCluster,
 } from './cluster.ts';
+export { newestRelease, releaseOf, releases } from './releases.ts';

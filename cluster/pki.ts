@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import 'reflect-metadata';
 import * as x509 from '@peculiar/x509';
+import { metricsServiceName } from './metrics.ts';
 
 x509.cryptoProvider.set(webcrypto as typeof crypto);
 const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
@@ -30,7 +31,7 @@ export function openClusterPki(directory: string): ClusterPki {
 
 /**
  * Makes the cluster's certificate authority, all client and server certificates and the service account key. What is
- * there already is kept where it was made for the same addresses.
+ * there already is kept where it was made for the same addresses and subjects.
  */
 export async function createClusterPki(
   directory: string,
@@ -40,7 +41,8 @@ export async function createClusterPki(
 ): Promise<ClusterPki> {
   const pki = openClusterPki(directory);
   const marker = pki.file('addresses');
-  const addresses = `${node} ${nodeAddress} ${serviceAddress}\n`;
+  const wanted = subjects(node, nodeAddress, serviceAddress);
+  const addresses = `${node} ${nodeAddress} ${serviceAddress} ${wanted.map(({ file }) => file).join(',')}\n`;
   if (existsSync(marker) && readFileSync(marker, 'utf8') === addresses) return pki;
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   const write = (name: string, text: string): void => writeFileSync(pki.file(name), text, { mode: 0o600 });
@@ -64,7 +66,7 @@ export async function createClusterPki(
   write('ca.crt', authority.toString('pem'));
   write('ca.key', await pemKey(authorityKeys.privateKey));
 
-  for (const subject of subjects(node, nodeAddress, serviceAddress)) {
+  for (const subject of wanted) {
     const keys = (await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])) as webcrypto.CryptoKeyPair;
     const group = subject.organization === undefined ? '' : `O=${subject.organization},`;
     const certificate = await x509.X509CertificateGenerator.create({
@@ -117,6 +119,9 @@ function subjects(node: string, nodeAddress: string, serviceAddress: string): re
     { file: 'controller-manager', commonName: 'system:kube-controller-manager' },
     { file: 'scheduler', commonName: 'system:kube-scheduler' },
     { file: 'proxy', commonName: 'system:kube-proxy' },
+    { file: 'metrics-server', commonName: 'metrics-server', names: [metricsServiceName, nodeAddress] },
+    // Speaks for users to APIs that another program serves.
+    { file: 'front-proxy', commonName: 'front-proxy-client' },
     { file: 'apiserver-kubelet', commonName: 'apiserver-kubelet', organization: 'system:masters' },
   ];
 }

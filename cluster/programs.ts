@@ -26,6 +26,8 @@ type Name =
   | 'kubelet'
   | 'kube-proxy'
   | 'coredns'
+  | 'network-policy'
+  | 'metrics-server'
   | 'registry';
 
 /** How each program of the cluster is started, and how it is known to serve. */
@@ -84,6 +86,13 @@ export function programSpecifications(context: ProgramContext): Readonly<Record<
         `--kubelet-certificate-authority=${pki.file('ca.crt')}`,
         '--kubelet-preferred-address-types=InternalIP',
         '--allow-privileged=true',
+        `--requestheader-client-ca-file=${pki.file('ca.crt')}`,
+        '--requestheader-allowed-names=front-proxy-client',
+        '--requestheader-username-headers=X-Remote-User',
+        '--requestheader-group-headers=X-Remote-Group',
+        '--requestheader-extra-headers-prefix=X-Remote-Extra-',
+        `--proxy-client-cert-file=${pki.file('front-proxy.crt')}`,
+        `--proxy-client-key-file=${pki.file('front-proxy.key')}`,
       ],
       async () => (await askApiServer(context, '/readyz')) === 200,
     ),
@@ -103,6 +112,10 @@ export function programSpecifications(context: ProgramContext): Readonly<Record<
         // With the default rate the first ServiceAccount, which every pod needs, takes 5 s to appear.
         '--kube-api-qps=300',
         '--kube-api-burst=600',
+        // What was measured a moment ago counts: clusters here live for minutes.
+        '--horizontal-pod-autoscaler-sync-period=5s',
+        '--horizontal-pod-autoscaler-cpu-initialization-period=10s',
+        '--horizontal-pod-autoscaler-initial-readiness-delay=5s',
       ],
       started,
     ),
@@ -130,6 +143,28 @@ export function programSpecifications(context: ProgramContext): Readonly<Record<
     ),
     'kube-proxy': make('kube-proxy', [`--config=${path('proxy.yaml')}`], started),
     coredns: make('coredns', ['-conf', path('Corefile')], () => accepts({ host: addresses.node, port: 53 })),
+    'network-policy': make(
+      'network-policy',
+      [`-kubeconfig=${pki.file('admin.conf')}`, `-node=${nodeName}`, `-services=${addresses.serviceSubnet}`],
+      started,
+    ),
+    'metrics-server': make(
+      'metrics-server',
+      [
+        `--kubeconfig=${pki.file('admin.conf')}`,
+        `--authentication-kubeconfig=${pki.file('admin.conf')}`,
+        `--authorization-kubeconfig=${pki.file('admin.conf')}`,
+        `--bind-address=${addresses.node}`,
+        `--secure-port=${ports.metrics}`,
+        `--tls-cert-file=${pki.file('metrics-server.crt')}`,
+        `--tls-private-key-file=${pki.file('metrics-server.key')}`,
+        `--kubelet-certificate-authority=${pki.file('ca.crt')}`,
+        '--kubelet-preferred-address-types=InternalIP',
+        '--kubelet-use-node-status-port',
+        '--metric-resolution=10s',
+      ],
+      started,
+    ),
     registry: {
       ...make('registry', ['serve', path('registry.yml')], () =>
         accepts({ host: addresses.node, port: ports.registry }),

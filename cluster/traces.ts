@@ -5,14 +5,21 @@ import { isRunning, stopDaemon } from '@sealpod/processes';
 import { removeControlGroup } from './cgroup.ts';
 import type { ClusterState } from './cluster.ts';
 import type { ClusterLayout } from './layout.ts';
+import { removePolicyRules } from './network-policy.ts';
 
 /** Ends a cluster's programs and pods and removes what they left in the kernel and on disk. Touches nothing of others. */
 export async function removeTraces(layout: ClusterLayout, state: ClusterState): Promise<void> {
   const named = (...names: readonly string[]) => state.daemons.filter((daemon) => names.includes(daemon.name));
   await Promise.all(
-    named('kubelet', 'kube-proxy', 'kube-scheduler', 'kube-controller-manager', 'coredns').map((daemon) =>
-      stopDaemon(daemon, 3000),
-    ),
+    named(
+      'kubelet',
+      'kube-proxy',
+      'kube-scheduler',
+      'kube-controller-manager',
+      'coredns',
+      'network-policy',
+      'metrics-server',
+    ).map((daemon) => stopDaemon(daemon, 3000)),
   );
   if (named('containerd').some(isRunning)) removeTasks(layout, state.programs);
   await Promise.all(named('kube-apiserver', 'etcd', 'containerd').map((daemon) => stopDaemon(daemon, 5000)));
@@ -23,6 +30,7 @@ export async function removeTraces(layout: ClusterLayout, state: ClusterState): 
   removeNetworkResults(layout);
   removeControlGroup(state.addresses.bridge);
   removeTables(state);
+  removePolicyRules();
   for (const name of [
     'etcd',
     'containerd',

@@ -1,8 +1,17 @@
 import { existsSync, rmSync } from 'node:fs';
-import { buildClusterPrograms, clusterStatus, readClusterState, startCluster, stopCluster } from '@sealpod/cluster';
+import {
+  buildClusterPrograms,
+  clusterStatus,
+  newestRelease,
+  readClusterState,
+  releaseOf,
+  releases,
+  startCluster,
+  stopCluster,
+} from '@sealpod/cluster';
 import { isRunning } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { enrolEnvironment } from '../development/enrolment.ts';
 import { startEnvironment } from '../development/environment.ts';
 import type { Layout } from '../development/layout.ts';
@@ -23,18 +32,24 @@ export function addClusterCommands(program: Command): void {
     .command('up')
     .description('start it; builds its programs first, once, with Go 1.26 or newer (1.1 GB of modules, 9 minutes)')
     .option('--with-runtime', 'install the runtime: pods with `runtimeClassName: sealpod` run in machines of their own')
-    .addHelpText('after', '\nExamples:\n  sealpod cluster up\n  sealpod cluster up --with-runtime')
-    .action(async (options: { withRuntime?: boolean }, command: Command) => {
+    .addOption(
+      new Option('--kubernetes <version>', 'version of Kubernetes')
+        .choices(releases.map(({ kubernetes }) => kubernetes))
+        .default(newestRelease.kubernetes),
+    )
+    .addHelpText('after', '\nExamples:\n  sealpod cluster up\n  sealpod cluster up --with-runtime --kubernetes 1.36')
+    .action(async (options: { withRuntime?: boolean; kubernetes: string }, command: Command) => {
+      const release = releaseOf(options.kubernetes);
       const layout = layoutFor(command);
       const progress = new Progress();
       requireClusterNeeds();
       const step = <T>(name: string, run: () => Promise<T> | T): Promise<T> => progress.step(name, run);
       const programs = await step('programs of the cluster', () =>
-        buildClusterPrograms(layout.cache, (line) => progress.say(`  ${line}`)),
+        buildClusterPrograms(layout.cache, (line) => progress.say(`  ${line}`), release),
       );
       const environment = options.withRuntime === true ? await ensureEnvironment(layout, progress, command) : undefined;
       await endCluster(layout);
-      const state = await startCluster(clusterDirectory(layout), programs, step);
+      const state = await startCluster(clusterDirectory(layout), programs, step, release);
       if (environment !== undefined)
         await step('runtime in the cluster', () => installIntoCluster(layout, environment, state));
       progress.say(`registry at ${state.registry}. To use the cluster:`);

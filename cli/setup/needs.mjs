@@ -79,6 +79,8 @@ export const clusterNeeds = [
   programNeed('go', 'golang-go', 'builds Kubernetes from its modules; 1.26 or newer, which Debian may not have yet'),
   programNeed('nft', 'nftables', 'the rules of Services and host ports'),
   programNeed('ip', 'iproute2', 'the bridge of the pods'),
+  programNeed('iptables', 'iptables', 'the rules of network policies'),
+  programNeed('ipset', 'ipset', 'the addresses that network policies name'),
   programNeed('mount', 'mount', 'volumes of pods'),
   programNeed('runc', 'runc', 'plain pods'),
   programNeed('docker-registry', 'docker-registry', 'the registry of the cluster'),

@@ -45,20 +45,33 @@ export async function killPart(environment: TestEnvironment, part: Part): Promis
 
 /** Starts the adaptor again, as a service manager would. */
 export async function startAdaptorAgain(environment: TestEnvironment): Promise<void> {
-  const program = fileURLToPath(import.meta.resolve('@sealpod/peer-pods/adaptor'));
-  const child = spawn(process.execPath, [program, '--config', join(environment.home, 'adaptor.json')], {
+  startAgain(environment, '@sealpod/peer-pods/adaptor', 'adaptor.json');
+  const socket = join(environment.runDirectory, 'hypervisor.sock');
+  await eventually('the adaptor serves again', () => accepts({ path: socket }));
+}
+
+/** Starts the key broker again, as a service manager would. */
+export async function startKeyBrokerAgain(environment: TestEnvironment): Promise<void> {
+  startAgain(environment, '@sealpod/kbs/main', 'kbs.json');
+  const { hostname, port } = new URL(String(environment.state()['kbsUrl']));
+  await eventually('the key broker serves again', () => accepts({ host: hostname, port: Number(port) }));
+}
+
+function startAgain(environment: TestEnvironment, program: string, configuration: string): void {
+  const file = join(environment.home, configuration);
+  const child = spawn(process.execPath, [fileURLToPath(import.meta.resolve(program)), '--config', file], {
     cwd: root,
     detached: true,
     stdio: 'ignore',
   });
   child.unref();
-  const socket = join(environment.runDirectory, 'hypervisor.sock');
-  await eventually('the adaptor serves again', () => accepts(socket));
 }
 
-function accepts(path: string): Promise<boolean> {
+function accepts(
+  target: { readonly path: string } | { readonly host: string; readonly port: number },
+): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect({ path });
+    const socket = connect(target);
     socket.once('connect', () => {
       socket.destroy();
       resolve(true);

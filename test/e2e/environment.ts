@@ -39,10 +39,16 @@ export function run(
 
 /** A development environment of the test's own, beside any other on the machine. */
 export class TestEnvironment {
-  readonly home = mkdtempSync(join(tmpdir(), 'sealpod-e2e-'));
+  readonly home: string;
   /** Sockets and machines of this environment. */
-  readonly runDirectory = layoutOf(this.home).run;
-  readonly environment: NodeJS.ProcessEnv = { ...process.env, SEALPOD_HOME: this.home };
+  readonly runDirectory: string;
+  readonly environment: NodeJS.ProcessEnv;
+
+  constructor(home = mkdtempSync(join(tmpdir(), 'sealpod-e2e-'))) {
+    this.home = home;
+    this.runDirectory = layoutOf(home).run;
+    this.environment = { ...process.env, SEALPOD_HOME: home };
+  }
 
   /** Runs a `sealpod` verb. */
   sealpod(...args: readonly string[]): Promise<CommandResult> {

@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { clusterObstacle, TestCluster } from './test-cluster.ts';
+import { clusterObstacle, nodeObstacle, skipped } from './access.ts';
+import { TestCluster } from './test-cluster.ts';
 
-const obstacle = clusterObstacle();
-const skipped = obstacle === undefined ? '' : ` (skipped: ${obstacle})`;
+const obstacle = clusterObstacle() ?? nodeObstacle();
 
-describe.skipIf(obstacle !== undefined)(`the development cluster${skipped}`, () => {
+describe.skipIf(obstacle !== undefined)(`the development cluster${skipped(obstacle)}`, () => {
   const cluster = new TestCluster();
   const up = async (): Promise<void> => {
     const result = await cluster.up();

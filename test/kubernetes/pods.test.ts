@@ -1,15 +1,15 @@
-import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { spawn as spawnTerminal } from '@lydell/node-pty';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { clusterObstacle, TestCluster, type TestContainer, type TestPod } from './test-cluster.ts';
+import { clusterObstacle, nodeObstacle, skipped } from './access.ts';
+import { fetchText, freePort } from './connections.ts';
+import { TestCluster, type TestContainer, type TestPod } from './test-cluster.ts';
 
 const obstacle = clusterObstacle();
-const skipped = obstacle === undefined ? '' : ` (skipped: ${obstacle})`;
+const onNode = nodeObstacle();
 
 /** Serves a page, and answers `TERM` as a program should. */
 const server = (page: string): readonly string[] => [
@@ -147,7 +147,7 @@ interface ContainerStatus {
   };
 }
 
-describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubernetes${skipped}`, () => {
+describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubernetes${skipped(obstacle)}`, () => {
   const cluster = new TestCluster();
   let plainImage = '';
 
@@ -190,17 +190,7 @@ describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubern
     );
     await cluster.waitFor('condition=Ready', 'pod/main', 'pod/plain');
   });
-  afterAll(async () => {
-    try {
-      for (const verb of [['cluster', 'down'], ['down']]) {
-        const ended = await cluster.sealpod(...verb);
-        expect(ended.code, ended.stderr).toBe(0);
-      }
-      expect(cluster.residue()).toEqual([]);
-    } finally {
-      await cluster.remove();
-    }
-  });
+  afterAll(() => cluster.stop());
 
   describe('kubectl', () => {
     it('the pod runs in a machine of its own, with another kernel', async () => {
@@ -211,16 +201,7 @@ describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubern
 
     it('logs, and follows them', async () => {
       expect(await cluster.ok('logs', 'main', '-c', 'main')).toBe('started\n');
-      const { programs, kubeconfig } = cluster.cluster;
-      const follow = spawn(join(programs, 'kubectl'), [
-        '--kubeconfig',
-        kubeconfig,
-        'logs',
-        '-f',
-        'main',
-        '-c',
-        'input',
-      ]);
+      const follow = cluster.spawnKubectl('logs', '-f', 'main', '-c', 'input');
       let text = '';
       follow.stdout.on('data', (chunk: Buffer) => {
         text += chunk;
@@ -252,9 +233,9 @@ describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubern
     });
 
     it('exec -it: a terminal with its size, interrupted by a key', async () => {
-      const { programs, kubeconfig } = cluster.cluster;
-      const args = ['--kubeconfig', kubeconfig, 'exec', '-it', 'main', '-c', 'main', '--', 'sh'];
-      const terminal = spawnTerminal(join(programs, 'kubectl'), args, { cols: 101, rows: 33 });
+      const [kubectl, ...first] = cluster.kubectlCommand;
+      const args = [...first, 'exec', '-it', 'main', '-c', 'main', '--', 'sh'];
+      const terminal = spawnTerminal(kubectl, args, { cols: 101, rows: 33 });
       let text = '';
       terminal.onData((data) => {
         text += data;
@@ -281,16 +262,7 @@ describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubern
     });
 
     it('attach: what is typed reaches the first process', async () => {
-      const { programs, kubeconfig } = cluster.cluster;
-      const attached = spawn(join(programs, 'kubectl'), [
-        '--kubeconfig',
-        kubeconfig,
-        'attach',
-        '-i',
-        'main',
-        '-c',
-        'input',
-      ]);
+      const attached = cluster.spawnKubectl('attach', '-i', 'main', '-c', 'input');
       let text = '';
       attached.stdout.on('data', (chunk: Buffer) => {
         text += chunk;
@@ -318,14 +290,7 @@ describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubern
 
     it('port-forward', async () => {
       const port = await freePort();
-      const { programs, kubeconfig } = cluster.cluster;
-      const forward = spawn(join(programs, 'kubectl'), [
-        '--kubeconfig',
-        kubeconfig,
-        'port-forward',
-        'pod/main',
-        `${port}:8080`,
-      ]);
+      const forward = cluster.spawnKubectl('port-forward', 'pod/main', `${port}:8080`);
       try {
         await expect.poll(() => fetchText(`http://127.0.0.1:${port}/`), { timeout: 20_000 }).toBe('from the machine\n');
       } finally {
@@ -427,9 +392,8 @@ describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubern
 
   describe('the node', () => {
     it('statistics of the pod are those of its guest', async () => {
-      const summary = JSON.parse(
-        await cluster.ok('get', '--raw', '/api/v1/nodes/sealpod-node/proxy/stats/summary'),
-      ) as {
+      const node = await cluster.ok('get', 'pod', 'main', '-o', 'jsonpath={.spec.nodeName}');
+      const summary = JSON.parse(await cluster.ok('get', '--raw', `/api/v1/nodes/${node}/proxy/stats/summary`)) as {
         pods: readonly {
           podRef: { name: string };
           containers?: readonly {
@@ -445,19 +409,22 @@ describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubern
       expect(found?.cpu?.usageCoreNanoSeconds).toBeGreaterThan(1_000_000);
     });
 
-    it('containerd is killed and comes back: the pod runs on and is served', async () => {
-      const { restartContainerd, clusterStatus, readClusterState } = await import('@sealpod/cluster');
-      const daemon = readClusterState(cluster.directory)?.daemons.find(({ name }) => name === 'containerd');
-      process.kill(daemon?.pid ?? 0, 'SIGKILL');
-      await expect.poll(() => clusterStatus(cluster.directory).running).toBe(false);
-      await restartContainerd(cluster.directory);
-      await expect
-        .poll(async () => (await cluster.kubectl('exec', 'main', '-c', 'main', '--', 'echo', 'alive')).stdout, {
-          timeout: 30_000,
-        })
-        .toBe('alive\n');
-      expect((await statuses('main')).map(({ restartCount }) => restartCount)).toEqual([0, 0, 0]);
-    });
+    it.skipIf(onNode !== undefined)(
+      `containerd is killed and comes back: the pod runs on and is served${skipped(onNode)}`,
+      async () => {
+        const { restartContainerd, clusterStatus, readClusterState } = await import('@sealpod/cluster');
+        const daemon = readClusterState(cluster.directory)?.daemons.find(({ name }) => name === 'containerd');
+        process.kill(daemon?.pid ?? 0, 'SIGKILL');
+        await expect.poll(() => clusterStatus(cluster.directory).running).toBe(false);
+        await restartContainerd(cluster.directory);
+        await expect
+          .poll(async () => (await cluster.kubectl('exec', 'main', '-c', 'main', '--', 'echo', 'alive')).stdout, {
+            timeout: 30_000,
+          })
+          .toBe('alive\n');
+        expect((await statuses('main')).map(({ restartCount }) => restartCount)).toEqual([0, 0, 0]);
+      },
+    );
   });
 
   describe('what ends', () => {
@@ -484,16 +451,7 @@ describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubern
     });
 
     it('a deleted pod gets SIGTERM, and its grace', async () => {
-      const { programs, kubeconfig } = cluster.cluster;
-      const follow = spawn(join(programs, 'kubectl'), [
-        '--kubeconfig',
-        kubeconfig,
-        'logs',
-        '-f',
-        'ending',
-        '-c',
-        'graceful',
-      ]);
+      const follow = cluster.spawnKubectl('logs', '-f', 'ending', '-c', 'graceful');
       let text = '';
       follow.stdout.on('data', (chunk: Buffer) => {
         text += chunk;
@@ -529,51 +487,57 @@ describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubern
   });
 
   describe('images', () => {
-    it('a plain image that a sealed pod pulled runs in a plain pod, also after it was removed from the node', async () => {
-      const pod = (name: string) => ({
-        apiVersion: 'v1',
-        kind: 'Pod',
-        metadata: { name },
-        spec: {
-          terminationGracePeriodSeconds: 0,
-          containers: [{ name: 'main', image: cluster.image, command: waiting }],
-        },
-      });
-      await cluster.apply(pod('after-sealed'));
-      await cluster.waitFor('condition=Ready', 'pod/after-sealed');
-      expect(await cluster.ok('exec', 'after-sealed', '--', 'cat', '/content')).toBe('plain\n');
-      await cluster.delete('pod/after-sealed');
-      cluster.removeImage(cluster.image);
-      await cluster.apply(pod('after-removal'));
-      await cluster.waitFor('condition=Ready', 'pod/after-removal');
-      await cluster.delete('pod/after-removal');
-    });
+    it.skipIf(onNode !== undefined)(
+      `a plain image that a sealed pod pulled runs in a plain pod, also after it was removed from the node${skipped(onNode)}`,
+      async () => {
+        const pod = (name: string) => ({
+          apiVersion: 'v1',
+          kind: 'Pod',
+          metadata: { name },
+          spec: {
+            terminationGracePeriodSeconds: 0,
+            containers: [{ name: 'main', image: cluster.image, command: waiting }],
+          },
+        });
+        await cluster.apply(pod('after-sealed'));
+        await cluster.waitFor('condition=Ready', 'pod/after-sealed');
+        expect(await cluster.ok('exec', 'after-sealed', '--', 'cat', '/content')).toBe('plain\n');
+        await cluster.delete('pod/after-sealed');
+        cluster.removeImage(cluster.image);
+        await cluster.apply(pod('after-removal'));
+        await cluster.waitFor('condition=Ready', 'pod/after-removal');
+        await cluster.delete('pod/after-removal');
+      },
+    );
 
-    it('an encrypted image in a Deployment runs, its key released after attestation', async () => {
-      const message = 'only an attested guest reads this';
-      await cluster.json('image', 'demo', 'plain/hello:1', '--message', message);
-      await cluster.json('image', 'encrypt', 'plain/hello:1', 'sealed/hello:1', '--key', 'default/image-key/hello');
-      const image = await cluster.resolve('sealed/hello:1');
-      const pod: TestPod = {
-        name: 'encrypted',
-        containers: [{ name: 'main', image, command: ['/bin/sh', '-c', 'cat /message; exec sleep 3600'] }],
-      };
-      const digest = createHash('sha256').update(cluster.initdata(pod)).digest('hex');
-      await cluster.json('refvalue', 'put', 'tpm_initdata', digest);
-      const spec = { replicas: 1, selector: { matchLabels: { app: pod.name } }, template: cluster.template(pod) };
-      await cluster.apply({ apiVersion: 'apps/v1', kind: 'Deployment', metadata: { name: pod.name }, spec });
-      await cluster.waitFor('condition=Available', 'deployment/encrypted');
-      await expect
-        .poll(() => cluster.ok('logs', 'deployment/encrypted'), { timeout: 60_000, interval: 500 })
-        .toBe(`${message}\n`);
-      const explained = (await cluster.json('explain', '--last', '--all')) as readonly Record<string, unknown>[];
-      expect(explained.map(({ kind, outcome }) => [kind, outcome])).toEqual([
-        ['auth', 'OK'],
-        ['attest', 'OK'],
-        ['resource', 'OK'],
-      ]);
-      await cluster.delete('deployment/encrypted');
-    });
+    it.skipIf(onNode !== undefined)(
+      `an encrypted image in a Deployment runs, its key released after attestation${skipped(onNode)}`,
+      async () => {
+        const message = 'only an attested guest reads this';
+        await cluster.json('image', 'demo', 'plain/hello:1', '--message', message);
+        await cluster.json('image', 'encrypt', 'plain/hello:1', 'sealed/hello:1', '--key', 'default/image-key/hello');
+        const image = await cluster.resolve('sealed/hello:1');
+        const pod: TestPod = {
+          name: 'encrypted',
+          containers: [{ name: 'main', image, command: ['/bin/sh', '-c', 'cat /message; exec sleep 3600'] }],
+        };
+        const digest = createHash('sha256').update(cluster.initdata(pod)).digest('hex');
+        await cluster.json('refvalue', 'put', 'tpm_initdata', digest);
+        const spec = { replicas: 1, selector: { matchLabels: { app: pod.name } }, template: cluster.template(pod) };
+        await cluster.apply({ apiVersion: 'apps/v1', kind: 'Deployment', metadata: { name: pod.name }, spec });
+        await cluster.waitFor('condition=Available', 'deployment/encrypted');
+        await expect
+          .poll(() => cluster.ok('logs', 'deployment/encrypted'), { timeout: 60_000, interval: 500 })
+          .toBe(`${message}\n`);
+        const explained = (await cluster.json('explain', '--last', '--all')) as readonly Record<string, unknown>[];
+        expect(explained.map(({ kind, outcome }) => [kind, outcome])).toEqual([
+          ['auth', 'OK'],
+          ['attest', 'OK'],
+          ['resource', 'OK'],
+        ]);
+        await cluster.delete('deployment/encrypted');
+      },
+    );
   });
 
   describe('what is refused', () => {
@@ -609,24 +573,3 @@ describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubern
     return cluster.ok('get', 'pod', name, '-o', 'jsonpath={.status.podIP}');
   }
 });
-
-/** The text at a URL; empty where nothing answers yet. */
-async function fetchText(url: string): Promise<string> {
-  try {
-    return await (await fetch(url, { signal: AbortSignal.timeout(5000) })).text();
-  } catch (error) {
-    if (error instanceof TypeError || (error instanceof Error && error.name === 'TimeoutError')) return '';
-    throw error;
-  }
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = createServer();
-    probe.once('error', reject);
-    probe.listen({ host: '127.0.0.1', port: 0 }, () => {
-      const address = probe.address();
-      probe.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
-    });
-  });
-}

@@ -1,5 +1,5 @@
-import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -8,7 +8,9 @@ import { agentPolicy, type ContainerPolicy, podInitdata } from '@sealpod/cli/pod
 import { type ClusterState, readClusterState } from '@sealpod/cluster';
 import { encodeInitdataAnnotation } from '@sealpod/protocol/initdata';
 import { parseReference, RegistryClient } from '@sealpod/registry';
+import { parse } from 'yaml';
 import { type CommandResult, run, TestEnvironment } from '../e2e/environment.ts';
+import { type GivenCluster, givenCluster, sharedHome } from './access.ts';
 
 /** A container of a test's pod, as in its manifest. The agent policy pins its image and command. */
 export interface TestContainer {
@@ -31,28 +33,56 @@ export interface TestPod {
   readonly spec?: Readonly<Record<string, unknown>>;
 }
 
-/** Why no cluster can run here, or undefined where one can. */
-export function clusterObstacle(): string | undefined {
-  if (process.env['SEALPOD_LONG_TESTS'] !== '1')
-    return 'builds a cluster and boots many machines: set SEALPOD_LONG_TESTS=1';
-  if (process.getuid?.() !== 0) return 'needs root';
-  if (spawnSync('nft', ['--version']).status !== 0) return 'needs nft (nftables)';
-  const go = spawnSync('go', ['env', 'GOVERSION'], { encoding: 'utf8' });
-  return go.status === 0 ? undefined : 'needs Go 1.26 or newer to build Kubernetes';
-}
-
-/** A Kubernetes with the runtime, of the test's own. */
+/** A Kubernetes with the runtime: the test's own, one that is left running, or a given one. */
 export class TestCluster extends TestEnvironment {
+  readonly given: GivenCluster | undefined = givenCluster();
+  readonly #shared = sharedHome() !== undefined;
   #image = '';
+
+  constructor() {
+    super(sharedHome());
+  }
 
   get directory(): string {
     return join(this.home, 'cluster');
   }
 
+  /** The test's own cluster. @throws Error where it is a given one, whose node is out of reach */
   get cluster(): ClusterState {
     const state = readClusterState(this.directory);
     if (state === undefined) throw new Error('no cluster runs');
     return state;
+  }
+
+  /** `host:port` of the registry that pods' images are in. */
+  get registry(): string {
+    return this.given?.registry ?? this.cluster.registry;
+  }
+
+  get #plainHttpHosts(): ReadonlySet<string> {
+    return new Set(this.given?.plainHttp === false ? [] : [this.registry]);
+  }
+
+  /** The key broker, as guests reach it, and the file of its certificate. */
+  get keyBroker(): { readonly url: string; readonly certificateFile: string } {
+    if (this.given !== undefined) return { url: this.given.kbsUrl, certificateFile: this.given.kbsCertificateFile };
+    const state = this.state();
+    return { url: String(state['kbsUrl']), certificateFile: String(state['kbsCertificateFile']) };
+  }
+
+  /** As `sealpod`; on a given cluster at its key broker. */
+  override sealpod(...args: readonly string[]): Promise<CommandResult> {
+    return super.sealpod(...this.#keyBrokerOptions, ...args);
+  }
+
+  override sealpodWithInput(input: string, ...args: readonly string[]): Promise<CommandResult> {
+    return super.sealpodWithInput(input, ...this.#keyBrokerOptions, ...args);
+  }
+
+  get #keyBrokerOptions(): readonly string[] {
+    if (this.given === undefined) return [];
+    const { kbsUrl, kbsCertificateFile, ownerKeyFile } = this.given;
+    return ['--kbs-url', kbsUrl, '--kbs-certificate', kbsCertificateFile, '--admin-key', ownerKeyFile];
   }
 
   /** The plain image of all tests, by digest: busybox with all its programs, and user 1000. */
@@ -70,10 +100,40 @@ export class TestCluster extends TestEnvironment {
     }
   }
 
+  /** Starts a cluster with the runtime, unless there is one already; an earlier test's objects are removed from it. */
   async start(): Promise<void> {
-    const up = await this.up('--with-runtime');
-    if (up.code !== 0) throw new Error(`sealpod cluster up: exit ${up.code}\n${up.stderr}`);
+    if (this.given === undefined && !(this.#shared && existsSync(this.directory))) {
+      const up = await this.up('--with-runtime');
+      if (up.code !== 0) throw new Error(`sealpod cluster up: exit ${up.code}\n${up.stderr}`);
+    }
     await this.useImage();
+  }
+
+  /** Whether there is a cluster to speak to. */
+  get running(): boolean {
+    return this.given !== undefined || readClusterState(this.directory) !== undefined;
+  }
+
+  /** A file with this content, for a command to read; it is removed with the environment. */
+  file(name: string, content: string): string {
+    const path = join(this.home, name);
+    writeFileSync(path, content);
+    return path;
+  }
+
+  /** Ends what `start` started: nothing of it may be left. */
+  async stop(): Promise<void> {
+    if (this.given !== undefined || this.#shared) return;
+    try {
+      for (const verb of [['cluster', 'down'], ['down']]) {
+        const ended = await this.sealpod(...verb);
+        if (ended.code !== 0) throw new Error(`sealpod ${verb.join(' ')}: exit ${ended.code}\n${ended.stderr}`);
+      }
+      const residue = this.residue();
+      if (residue.length > 0) throw new Error(`left on the machine:\n${residue.join('\n')}`);
+    } finally {
+      await this.remove();
+    }
   }
 
   /** Pushes the image that pods run where they name none. */
@@ -97,13 +157,22 @@ export class TestCluster extends TestEnvironment {
       },
       { path: 'content', type: 'file', content: Buffer.from(`${content}\n`) },
     ];
+    return this.push(name, root, { command: ['/bin/sh'], environment: ['PATH=/bin'] });
+  }
+
+  /** Pushes an image of these files to the cluster's registry; returns its reference by digest. */
+  async push(
+    name: string,
+    root: readonly ImageEntry[],
+    process: { readonly command: readonly string[]; readonly environment: readonly string[] },
+  ): Promise<string> {
     const folder = mkdtempSync(join(tmpdir(), 'sealpod-image-'));
     try {
       const output = join(folder, 'layout');
-      await buildImage({ root, process: { command: ['/bin/sh'], environment: ['PATH=/bin'] }, output, tag: 'latest' });
-      const { registry } = this.cluster;
+      await buildImage({ root, process, output, tag: 'latest' });
+      const { registry } = this;
       const digest = await pushImage({
-        plainHttpHosts: new Set([registry]),
+        plainHttpHosts: this.#plainHttpHosts,
         source: { kind: 'layout', directory: output, tag: 'latest' },
         destination: parseReference(`${registry}/${name}:1`),
       });
@@ -116,8 +185,11 @@ export class TestCluster extends TestEnvironment {
   /** An image in the environment's registry, by digest. */
   async resolve(name: string): Promise<string> {
     const [repository = '', tag = ''] = name.split(':');
-    const registry = String(this.state()['registry']);
-    const client = new RegistryClient({ registry, plainHttpHosts: new Set([registry]) });
+    const registry = this.given?.registry ?? String(this.state()['registry']);
+    const client = new RegistryClient({
+      registry,
+      plainHttpHosts: this.given === undefined ? new Set([registry]) : this.#plainHttpHosts,
+    });
     try {
       return `${registry}/${repository}@${(await client.fetchManifest(repository, tag)).digest}`;
     } finally {
@@ -147,10 +219,10 @@ export class TestCluster extends TestEnvironment {
       ({ command, image = this.#image }): ContainerPolicy => ({ image, args: command }),
     );
     const [repository = '', digest = ''] = (containers[0]?.image ?? '').split('@');
-    const state = this.state();
+    const { url, certificateFile } = this.keyBroker;
     return podInitdata({
-      kbsUrl: String(state['kbsUrl']),
-      kbsCertificatePem: readFileSync(String(state['kbsCertificateFile']), 'utf8'),
+      kbsUrl: url,
+      kbsCertificatePem: readFileSync(certificateFile, 'utf8'),
       plainHttpRegistries: [repository.split('/')[0] ?? ''],
       imageRepository: repository,
       imageDigests: [digest],
@@ -185,10 +257,83 @@ export class TestCluster extends TestEnvironment {
     return { apiVersion: 'v1', kind: 'Pod', ...template, metadata: { name: pod.name, ...template.metadata } };
   }
 
+  /**
+   * Manifests with what the real `sealpod policy generate` writes into them, for kubectl to apply; and the digests of the
+   * initdata, by workload (`Pod web`).
+   */
+  async seal(
+    objects: readonly object[],
+    ...options: readonly string[]
+  ): Promise<{ readonly objects: readonly object[]; readonly digests: Readonly<Record<string, string>> }> {
+    const folder = mkdtempSync(join(tmpdir(), 'sealpod-manifests-'));
+    try {
+      const digests = join(folder, 'digests.json');
+      const { url, certificateFile } = this.keyBroker;
+      const registries = [
+        ...new Set([this.registry, String(this.given === undefined ? this.state()['registry'] : '')]),
+      ];
+      const result = await this.sealpodWithInput(
+        JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects }),
+        ...['policy', 'generate', '-f', '-', '--digests', digests],
+        ...['--guest-kbs-url', url, '--guest-kbs-certificate', certificateFile],
+        ...(this.given?.plainHttp === false ? [] : ['--plain-http-registry', ...registries.filter(Boolean)]),
+        ...options,
+      );
+      if (result.code !== 0) throw new Error(`sealpod policy generate: exit ${result.code}\n${result.stderr}`);
+      const { items } = parse(result.stdout) as { readonly items: readonly object[] };
+      const report = JSON.parse(readFileSync(digests, 'utf8')) as readonly {
+        readonly workload: string;
+        readonly initdataDigest: string;
+      }[];
+      return {
+        objects: items,
+        digests: Object.fromEntries(report.map(({ workload, initdataDigest }) => [workload, initdataDigest])),
+      };
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  }
+
+  /** Registers digests of initdata: the owner's word that guests told so may have secrets. */
+  async enrol(...digests: readonly string[]): Promise<void> {
+    const present = await this.sealpod('-o', 'json', 'refvalue', 'get', 'tpm_initdata');
+    const { value } = (present.code === 0 ? JSON.parse(present.stdout) : { value: [] }) as { value: readonly string[] };
+    await this.json('refvalue', 'put', 'tpm_initdata', ...new Set([...value, ...digests]));
+  }
+
+  /** Waits until the events of a pod say `text`; returns them all, the last first. */
+  async told(pod: string, text: RegExp, timeoutMs = 240_000): Promise<string> {
+    const [namespace, name] = pod.includes('/') ? pod.split('/') : ['default', pod];
+    const selector = `involvedObject.name=${name}`;
+    const deadline = Date.now() + timeoutMs;
+    for (;;) {
+      const events = await this.ok(
+        ...['get', 'events', '-n', namespace ?? '', '--field-selector', selector, '--sort-by=.lastTimestamp'],
+        ...['-o', 'jsonpath={range .items[*]}{.reason}: {.message}{"\\n"}{end}'],
+      );
+      if (text.test(events)) return events;
+      if (Date.now() > deadline) throw new Error(`no event of ${pod} says ${text}:\n${events}`);
+      await delay(1000);
+    }
+  }
+
   /** Runs kubectl; never throws for an exit code. */
   kubectl(...args: readonly string[]): Promise<CommandResult> {
+    const [program, ...first] = this.kubectlCommand;
+    return run(program, [...first, ...args], process.env);
+  }
+
+  /** Starts kubectl, for what goes on until it is ended. */
+  spawnKubectl(...args: readonly string[]): ChildProcessWithoutNullStreams {
+    const [program, ...first] = this.kubectlCommand;
+    return spawn(program, [...first, ...args]);
+  }
+
+  /** The words that begin a kubectl command line: a program, and which cluster. */
+  get kubectlCommand(): readonly [string, ...string[]] {
+    if (this.given !== undefined) return ['kubectl', '--kubeconfig', this.given.kubeconfig];
     const { programs, kubeconfig } = this.cluster;
-    return run(join(programs, 'kubectl'), ['--kubeconfig', kubeconfig, ...args], process.env);
+    return [join(programs, 'kubectl'), '--kubeconfig', kubeconfig];
   }
 
   /** As `kubectl`, and throws with what it printed where it fails. */
@@ -200,9 +345,8 @@ export class TestCluster extends TestEnvironment {
 
   /** As `ok`, with text on standard input. */
   async withInput(input: string, ...args: readonly string[]): Promise<string> {
-    const { programs, kubeconfig } = this.cluster;
-    const all = ['--kubeconfig', kubeconfig, ...args];
-    const result = await run(join(programs, 'kubectl'), all, process.env, input);
+    const [program, ...first] = this.kubectlCommand;
+    const result = await run(program, [...first, ...args], process.env, input);
     if (result.code !== 0) throw new Error(`kubectl ${args.join(' ')}: exit ${result.code}\n${result.stderr}`);
     return result.stdout;
   }

@@ -97,7 +97,11 @@ export async function generatePolicy(
       container,
       initContainers.map(({ name }) => name),
     );
-  for (const container of ephemeralContainers) await add(container, []);
+  for (const container of ephemeralContainers) {
+    if (containers[container.name] !== undefined)
+      throw new SealpodError('USAGE', `an ephemeral container has the name of another: ${container.name}`);
+    await add(container, []);
+  }
   const namespace = owner.metadata.namespace ?? options.namespace;
   if (namespace === undefined) notes.push('the namespace is not pinned; name one in the manifest or with --namespace');
   const data: PolicyData = {

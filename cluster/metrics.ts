@@ -1,0 +1,43 @@
+import { readFileSync } from 'node:fs';
+import type { ClusterAddresses } from './addresses.ts';
+import type { ClusterPki } from './pki.ts';
+
+const name = 'metrics-server';
+const namespace = 'kube-system';
+
+/** Name of the metrics server's Service, as the API server calls it. */
+export const metricsServiceName = `${name}.${namespace}.svc`;
+
+/** What makes the API server ask the metrics server, a program of the host, for `metrics.k8s.io`. */
+export function metricsManifests(addresses: ClusterAddresses, pki: ClusterPki): readonly object[] {
+  const metadata = { name, namespace };
+  return [
+    {
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata,
+      spec: { ports: [{ port: 443, targetPort: addresses.ports.metrics }] },
+    },
+    {
+      apiVersion: 'discovery.k8s.io/v1',
+      kind: 'EndpointSlice',
+      metadata: { ...metadata, labels: { 'kubernetes.io/service-name': name } },
+      addressType: 'IPv4',
+      endpoints: [{ addresses: [addresses.node], conditions: { ready: true } }],
+      ports: [{ port: addresses.ports.metrics, protocol: 'TCP' }],
+    },
+    {
+      apiVersion: 'apiregistration.k8s.io/v1',
+      kind: 'APIService',
+      metadata: { name: 'v1beta1.metrics.k8s.io' },
+      spec: {
+        service: { name, namespace },
+        group: 'metrics.k8s.io',
+        version: 'v1beta1',
+        groupPriorityMinimum: 100,
+        versionPriority: 100,
+        caBundle: readFileSync(pki.file('ca.crt')).toString('base64'),
+      },
+    },
+  ];
+}
