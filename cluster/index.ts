@@ -16,3 +16,4 @@ export {
   startCluster,
   stopCluster,
 } from './cluster.ts';
+export { nodeName } from './configuration.ts';

@@ -23,8 +23,12 @@ export function addClusterCommands(program: Command): void {
     .command('up')
     .description('start it; builds its programs first, once, with Go 1.26 or newer (1.1 GB of modules, 9 minutes)')
     .option('--with-runtime', 'install the runtime: pods with `runtimeClassName: sealpod` run in machines of their own')
+    .option('--machines <count>', 'how many machines the node offers as sealpod.io/vm', '10')
     .addHelpText('after', '\nExamples:\n  sealpod cluster up\n  sealpod cluster up --with-runtime')
-    .action(async (options: { withRuntime?: boolean }, command: Command) => {
+    .action(async (options: { withRuntime?: boolean; machines: string }, command: Command) => {
+      const machines = Number(options.machines);
+      if (!Number.isSafeInteger(machines) || machines < 0)
+        throw new SealpodError('USAGE', '--machines must be a number of machines', { actual: options.machines });
       const layout = layoutFor(command);
       const progress = new Progress();
       requireClusterNeeds();
@@ -36,7 +40,7 @@ export function addClusterCommands(program: Command): void {
       await endCluster(layout);
       const state = await startCluster(clusterDirectory(layout), programs, step);
       if (environment !== undefined)
-        await step('runtime in the cluster', () => installIntoCluster(layout, environment, state));
+        await step('runtime in the cluster', () => installIntoCluster(layout, environment, state, machines));
       progress.say(`registry at ${state.registry}. To use the cluster:`);
       progress.say(`  export KUBECONFIG=${state.kubeconfig} PATH=${state.programs}:$PATH`);
     });

@@ -10,11 +10,11 @@
  * @module
  */
 import { parseArgs } from 'node:util';
-import { KubeConfig } from '@kubernetes/client-node';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { pino } from 'pino';
 import { advertiseCapacity } from './capacity.ts';
 import { publishPodEvents } from './publish.ts';
+import { loadKubeConfig } from './read.ts';
 
 const log = pino(
   {
@@ -41,8 +41,7 @@ try {
       machines: { type: 'string' },
     },
   });
-  const kubeConfig = new KubeConfig();
-  kubeConfig.loadFromFile(required(values.kubeconfig, 'kubeconfig'));
+  const kubeConfig = loadKubeConfig(required(values.kubeconfig, 'kubeconfig'));
   const nodeName = required(values.node, 'node');
   const statusSocket = required(values['status-socket'], 'status-socket');
   const ending = new AbortController();

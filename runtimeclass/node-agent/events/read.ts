@@ -1,4 +1,4 @@
-import { EventsV1Api, type KubeConfig } from '@kubernetes/client-node';
+import { EventsV1Api, KubeConfig } from '@kubernetes/client-node';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { RefusalRecord, SandboxStatus, StageRecord } from '@sealpod/protocol/status';
 import { detailAnnotation, reportingController, type StartDetail } from './pod-event.ts';
@@ -9,6 +9,18 @@ const pageSize = 500;
 export interface EventSelection {
   readonly namespace?: string;
   readonly pod?: string;
+}
+
+/** The kubeconfig in a file, else as kubectl finds it. @throws SealpodError USAGE where it cannot be read */
+export function loadKubeConfig(file: string | undefined): KubeConfig {
+  const kubeConfig = new KubeConfig();
+  try {
+    if (file === undefined) kubeConfig.loadFromDefault();
+    else kubeConfig.loadFromFile(file);
+  } catch (cause) {
+    throw new SealpodError('USAGE', `the kubeconfig ${file ?? 'of this user'} cannot be read`, { cause });
+  }
+  return kubeConfig;
 }
 
 /**
