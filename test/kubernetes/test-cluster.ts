@@ -70,8 +70,8 @@ export class TestCluster extends TestEnvironment {
     }
   }
 
-  async start(): Promise<void> {
-    const up = await this.up('--with-runtime');
+  async start(...options: readonly string[]): Promise<void> {
+    const up = await this.up('--with-runtime', ...options);
     if (up.code !== 0) throw new Error(`sealpod cluster up: exit ${up.code}\n${up.stderr}`);
     await this.useImage();
   }
