@@ -11,6 +11,7 @@ import { addPolicyCommands } from './commands/policy.ts';
 import { addReferenceValueCommands } from './commands/reference-value.ts';
 import { addRunCommands } from './commands/run.ts';
 import { addSecretCommands } from './commands/secret.ts';
+import { addStatusCommand } from './commands/status.ts';
 import { addTransformCommand } from './commands/transform.ts';
 import { addUpCommand } from './commands/up.ts';
 
@@ -35,6 +36,7 @@ export function createProgram(): Command {
   addImageCommands(program);
   addPodVmCommands(program);
   addRunCommands(program);
+  addStatusCommand(program);
   addLogsCommand(program);
   addExecCommand(program);
   addExplainCommand(program);

@@ -16,4 +16,5 @@ export {
   startCluster,
   stopCluster,
 } from './cluster.ts';
+export { nodeName } from './configuration.ts';
 export { newestRelease, releaseOf, releases } from './releases.ts';

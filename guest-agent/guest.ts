@@ -2,6 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { guestMessages } from '@sealpod/protocol/status';
 import { TtrpcServer } from '@sealpod/protocol/ttrpc';
 import { createRegoEngine } from '@sealpod/rego';
 import { AgentPolicy, denyAllPolicy } from './agent-policy/index.ts';
@@ -17,6 +18,7 @@ import { TpmClient } from './attesters/tpm/tpm-client.ts';
 import { openTpmDevice, type TpmTransport } from './attesters/tpm/transport.ts';
 import { failureFields, type Log } from './boot/console-log.ts';
 import type { KernelSwitches } from './boot/kernel-command-line.ts';
+import { type DuringStage, tellStages } from './boot/stages.ts';
 import { DataHub } from './data-hub/data-hub.ts';
 import { addDataHubServices, dataHubSocket } from './data-hub/data-hub-service.ts';
 import { createImageStore, type ImageStore } from './image/index.ts';
@@ -83,7 +85,8 @@ export async function createGuest(options: GuestOptions): Promise<Guest> {
     switches.attester === 'sample'
       ? createSampleAttester()
       : createTpmAttester({ ...options.machine, transport: () => openTpm() });
-  const attestationAgent = createAttestationAgent(measured, attester);
+  const during = tellStages(log);
+  const attestationAgent = createAttestationAgent(measured, attester, during);
   const dataHub = new DataHub({
     attestationAgent,
     skipSealedSecretVerification: measured.dataHub.skipSealedSecretVerification,
@@ -99,7 +102,8 @@ export async function createGuest(options: GuestOptions): Promise<Guest> {
     agentPolicy,
     dataHub: { unseal: (secret) => dataHub.unsealSecret(Buffer.from(secret)) },
     version,
-    onDenied: ({ request, reason }) => log('info', 'request refused by the agent policy', { request, reason }),
+    during,
+    onDenied: ({ request, reason }) => log('info', guestMessages.denied, { request, reason }),
   });
   const server = new TtrpcServer();
   pods.registerOn(server);
@@ -149,11 +153,12 @@ async function measure(options: GuestOptions, openTpm: () => Promise<TpmTranspor
   }
 }
 
-function createAttestationAgent(measured: MeasuredInitdata, attester: Attester): AttestationAgent {
+function createAttestationAgent(measured: MeasuredInitdata, attester: Attester, during: DuringStage): AttestationAgent {
   const { kbs } = measured.attestationAgent;
   return new AttestationAgent({
     attester,
     initdata: measured.text,
+    during: (attestation) => during('attesting', {}, attestation, ({ correlationId }) => correlationId),
     ...(kbs === undefined ? {} : { connection: connectionTo(kbs) }),
   });
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { readFile } from 'node:fs/promises';
 import { performance } from 'node:perf_hooks';
+import { guestMessages } from '@sealpod/protocol/status';
 import { createConsoleLog, failureFields } from './boot/console-log.ts';
 import { parseKernelSwitches } from './boot/kernel-command-line.ts';
 import { prepareSystem } from './boot/system.ts';
@@ -24,14 +25,14 @@ async function main(): Promise<void> {
   process.on('unhandledRejection', fail('unexpected failure'));
 
   const elapsed = (): number => Math.round(performance.now());
-  log('info', 'starting', { version, elapsed: elapsed() });
+  log('info', guestMessages.starting, { version, elapsed: elapsed() });
   await prepareSystem();
   log('info', 'system prepared', { elapsed: elapsed() });
   const switches = parseKernelSwitches(await readFile('/proc/cmdline', 'utf8'));
   const guest = await createGuest({ switches, version, log, readInitdata: () => readInitdataDisk() });
   const port = await openVirtioPort(agentPortName);
   servePort(port, (stream) => guest.server.serve(stream)).catch(fail('the agent channel failed'));
-  log('info', 'serving', {
+  log('info', guestMessages.serving, {
     version,
     initdata: guest.initdataDigest,
     elapsed: elapsed(),

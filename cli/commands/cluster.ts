@@ -37,9 +37,13 @@ export function addClusterCommands(program: Command): void {
         .choices(releases.map(({ kubernetes }) => kubernetes))
         .default(newestRelease.kubernetes),
     )
+    .option('--machines <count>', 'how many machines the node offers as sealpod.io/vm', '10')
     .addHelpText('after', '\nExamples:\n  sealpod cluster up\n  sealpod cluster up --with-runtime --kubernetes 1.36')
-    .action(async (options: { withRuntime?: boolean; kubernetes: string }, command: Command) => {
+    .action(async (options: { withRuntime?: boolean; kubernetes: string; machines: string }, command: Command) => {
       const release = releaseOf(options.kubernetes);
+      const machines = Number(options.machines);
+      if (!Number.isSafeInteger(machines) || machines < 0)
+        throw new SealpodError('USAGE', '--machines must be a number of machines', { actual: options.machines });
       const layout = layoutFor(command);
       const progress = new Progress();
       requireClusterNeeds();
@@ -51,7 +55,7 @@ export function addClusterCommands(program: Command): void {
       await endCluster(layout);
       const state = await startCluster(clusterDirectory(layout), programs, step, release);
       if (environment !== undefined)
-        await step('runtime in the cluster', () => installIntoCluster(layout, environment, state));
+        await step('runtime in the cluster', () => installIntoCluster(layout, environment, state, machines));
       progress.say(`registry at ${state.registry}. To use the cluster:`);
       progress.say(`  export KUBECONFIG=${state.kubeconfig} PATH=${state.programs}:$PATH`);
     });

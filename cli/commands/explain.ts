@@ -1,10 +1,13 @@
 import type { Decision } from '@sealpod/kbs/audit';
 import { SealpodError } from '@sealpod/protocol/errors';
+import { reasonCodes } from '@sealpod/protocol/reason-codes';
+import type { SandboxStatus } from '@sealpod/protocol/status';
 import type { Verdict } from '@sealpod/protocol/verdict';
 import { failures } from '@sealpod/protocol/verdict';
 import type { Command } from 'commander';
 import type { KbsClient } from '../kbs-client/client.ts';
 import { globalOptions, kbsClientFor } from './context.ts';
+import { readStarts } from './pod-starts.ts';
 
 /** The decisions of one correlation id, oldest first. */
 export async function decisionsOf(client: KbsClient, correlationId: string): Promise<readonly Decision[]> {
@@ -57,21 +60,60 @@ function tellVerdict(verdict: Verdict): string[] {
   return lines;
 }
 
+/** A correlation id, or the hash of a token that came without one: what decisions are recorded by. */
+const correlationPattern = /^(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{64})$/;
+
+/** The newest start of a pod. @throws SealpodError NOT_FOUND */
+async function startOf(name: string, command: Command): Promise<SandboxStatus> {
+  const starts = await readStarts(command, name);
+  const newest = starts.at(-1);
+  if (newest !== undefined) return newest;
+  throw new SealpodError('NOT_FOUND', `nothing is known of a start of pod ${name}`, {
+    expected: 'a correlation id, or a pod [NAMESPACE/]NAME that `sealpod status --pods` lists',
+    actual: name,
+  });
+}
+
+/** Tells why a pod does not start, where no key broker was asked yet or it said nothing of it. */
+function tellRefusal({ pod, refusal, correlationId }: SandboxStatus): string {
+  const about = `${pod.namespace === '' ? '' : `${pod.namespace}/`}${pod.name}`;
+  if (refusal === undefined)
+    return `${about}: nothing was refused${correlationId === undefined ? ', and its guest has not attested' : ''}\n`;
+  const { code, message, count, at, container } = refusal;
+  const times = count > 1 ? `, ${count} times` : '';
+  return [
+    `${new Date(at).toISOString()}  ${about}${container === undefined ? '' : ` container ${container}`}: ${code}${times}`,
+    `  ${message}`,
+    `  to do     ${reasonCodes[code][1]}`,
+    '',
+  ].join('\n');
+}
+
 /** `sealpod explain`. */
 export function addExplainCommand(program: Command): void {
   program
     .command('explain')
-    .description('why a guest got a secret or was refused: the recorded decisions of a correlation id')
-    .argument('[correlation-id]', 'as the error in the pod event or in the guest names it')
+    .description('why a guest got a secret or was refused: the recorded decisions of a correlation id or a pod')
+    .argument('[id-or-pod]', 'correlation id as an event or an error names it, or a pod as [NAMESPACE/]NAME')
     .option('--last', 'the newest decision that concerns a guest')
     .option('--all', 'also the checks that passed')
-    .addHelpText('after', '\nExample:\n  sealpod explain 7c1f0a… --all')
+    .option('--kubeconfig <file>', "the cluster of the pod (default: the environment's own pods)")
+    .addHelpText('after', '\nExamples:\n  sealpod explain 7c1f0a… --all\n  sealpod explain shop/web-0')
     .action(async (given: string | undefined, options: { all?: boolean; last?: boolean }, command: Command) => {
-      const client = kbsClientFor(command);
       if ((given === undefined) === (options.last !== true))
-        throw new SealpodError('USAGE', 'give either a correlation id or --last');
-      const decisions = await decisionsOf(client, given ?? (await lastCorrelationId(client)));
-      if (globalOptions(command).output === 'json') process.stdout.write(`${JSON.stringify(decisions, null, 2)}\n`);
-      else process.stdout.write(tellDecisions(decisions, options.all === true));
+        throw new SealpodError('USAGE', 'give either a correlation id, a pod or --last');
+      const isPod = given !== undefined && !correlationPattern.test(given);
+      const start = isPod ? await startOf(given, command) : undefined;
+      const known = start === undefined ? given : start.correlationId;
+      const client = start !== undefined && known === undefined ? undefined : kbsClientFor(command);
+      const decisions =
+        client === undefined ? [] : await decisionsOf(client, known ?? (await lastCorrelationId(client)));
+      if (globalOptions(command).output === 'json') {
+        const value = start === undefined ? decisions : { pod: start.pod, refusal: start.refusal, decisions };
+        process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
+        return;
+      }
+      if (start !== undefined) process.stdout.write(tellRefusal(start));
+      if (decisions.length > 0) process.stdout.write(tellDecisions(decisions, options.all === true));
     });
 }

@@ -1,11 +1,9 @@
-import { isRunning } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Command } from 'commander';
-import { type EnvironmentState, requireState } from '../development/state.ts';
-import { tellStatus } from '../development/status.ts';
-import { connectEnvironment, runs } from '../pod/connect.ts';
+import { requireState } from '../development/state.ts';
+import { connectEnvironment } from '../pod/connect.ts';
 import { resolveImage } from '../pod/image.ts';
-import { listPods, type PodDescription, removePodNamed } from '../pod/list.ts';
+import { removePodNamed } from '../pod/list.ts';
 import { enrolInitdata, initdataOf, type PodRequest, runPod, variable } from '../pod/run.ts';
 import { writeResult } from '../terminal/output.ts';
 import { Progress } from '../terminal/progress.ts';
@@ -116,30 +114,4 @@ export function addRunCommands(program: Command): void {
         cri.close();
       }
     });
-
-  program
-    .command('status')
-    .description('the environment, its parts and its pods; exits 1 where a part has ended')
-    .addHelpText('after', '\nExample:\n  sealpod status -o json')
-    .action(async (_options: unknown, command: Command) => {
-      const state = requireState(layoutFor(command));
-      const pods = runs(state, 'containerd') ? await podsOf(state) : undefined;
-      tellStatus(globalOptions(command).output, state, pods);
-      const dead = state.daemons.filter((daemon) => !isRunning(daemon)).map(({ name }) => name);
-      if (dead.length === 0) return;
-      throw new SealpodError('NOT_FOUND', 'parts of the environment have ended', {
-        expected: 'every part running',
-        actual: `ended: ${dead.join(', ')}`,
-        fix: 'see their logs in the folder `logs` of the environment; start everything again with `sealpod up`',
-      });
-    });
-}
-
-async function podsOf(state: EnvironmentState): Promise<PodDescription[]> {
-  const cri = connectEnvironment(state);
-  try {
-    return await listPods(cri);
-  } finally {
-    cri.close();
-  }
 }

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { startDaemon } from '@sealpod/processes';
 import { accepts, type ServingDaemon } from './containerd.ts';
@@ -9,10 +9,16 @@ import { imagesDirectory, tpmAuthorityDirectory } from './pod-vm-image.ts';
 
 const program = fileURLToPath(import.meta.resolve('@sealpod/peer-pods/adaptor'));
 
+/** Where an adaptor of an environment tells how pods started. */
+export function statusSocketBeside(adaptorSocket: string): string {
+  return join(dirname(adaptorSocket), 'status.sock');
+}
+
 function writeConfiguration(layout: Layout): { readonly file: string; readonly socket: string } {
   const socket = join(layout.run, 'hypervisor.sock');
   const configuration = {
     socket,
+    statusSocket: statusSocketBeside(socket),
     podsDirectory: join(layout.run, 'pods'),
     stateDirectory: join(layout.home, 'adaptor'),
     provider: {

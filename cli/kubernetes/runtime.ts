@@ -1,10 +1,12 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { allowPlainRegistry, type ClusterState, recordDaemon, restartContainerd } from '@sealpod/cluster';
-import { startDaemon } from '@sealpod/processes';
+import { fileURLToPath } from 'node:url';
+import { allowPlainRegistry, type ClusterState, nodeName, recordDaemon, restartContainerd } from '@sealpod/cluster';
+import { type Daemon, startDaemon } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { installRuntime } from '@sealpod/runtimeclass/installer';
+import { statusSocketBeside } from '../development/adaptor.ts';
 import { accepts } from '../development/containerd.ts';
 import type { Layout } from '../development/layout.ts';
 import type { EnvironmentState } from '../development/state.ts';
@@ -15,12 +17,14 @@ import { clusterDirectory, clusterRuntimeDirectory } from './layout.ts';
  * snapshotter, a restart of containerd, the node's label and the RuntimeClass. Machines are those of the environment's
  * adaptor, and guests talk to its key broker and registry.
  *
+ * @param machines how many pod VMs the node says that it can hold
  * @throws SealpodError NOT_FOUND where the environment has no adaptor; INTERNAL where a program does not start
  */
 export async function installIntoCluster(
   layout: Layout,
   environment: EnvironmentState,
   cluster: ClusterState,
+  machines: number,
 ): Promise<void> {
   const directory = clusterDirectory(layout);
   const runtime = clusterRuntimeDirectory(layout);
@@ -49,6 +53,31 @@ export async function installIntoCluster(
   await restartContainerd(directory);
   kubectl(cluster, ['label', 'node', '--all', '--overwrite', 'sealpod.io/runtime=true']);
   kubectl(cluster, ['apply', '-f', '-'], readFileSync(installed.manifestPath, 'utf8'));
+  recordDaemon(directory, await startPodEvents(cluster, environment.adaptorSocket, join(directory, 'logs'), machines));
+}
+
+/** What the node agent does for a cluster that has none: events of pods, and the node's capacity. */
+function startPodEvents(
+  cluster: ClusterState,
+  adaptorSocket: string,
+  logDirectory: string,
+  machines: number,
+): Promise<Daemon> {
+  const advertised = (): boolean =>
+    kubectl(cluster, ['get', 'node', nodeName, '-o', 'jsonpath={.status.allocatable.sealpod\\.io/vm}']) ===
+    String(machines);
+  return startDaemon({
+    name: 'pod-events',
+    command: process.execPath,
+    args: [
+      fileURLToPath(import.meta.resolve('@sealpod/runtimeclass/pod-events/main')),
+      ...['--kubeconfig', cluster.kubeconfig, '--node', nodeName, '--machines', String(machines)],
+      ...['--status-socket', statusSocketBeside(adaptorSocket)],
+    ],
+    logDirectory,
+    ready: advertised,
+    readyTimeoutMs: 60_000,
+  });
 }
 
 /** Runs the cluster's kubectl as its administrator. @throws SealpodError INTERNAL with what it printed */

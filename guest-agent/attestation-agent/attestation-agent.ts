@@ -19,6 +19,8 @@ export interface AttestationAgentOptions extends Omit<RcarClientOptions, 'connec
   readonly connection?: BrokerConnection;
   /** Milliseconds of a monotonic clock. */
   readonly now?: () => number;
+  /** Runs each attestation, to tell of it. */
+  readonly during?: (attestation: () => Promise<AttestationToken>) => Promise<AttestationToken>;
 }
 
 /** A token is renewed when less than this part of its life is left. */
@@ -67,7 +69,8 @@ export class AttestationAgent {
       });
     }
     if (this.#current !== undefined && this.#now() < this.#current.expires) return this.#current.token;
-    this.#pending ??= attest({ ...this.#options, connection })
+    const { during = (attestation) => attestation() } = this.#options;
+    this.#pending ??= during(() => attest({ ...this.#options, connection }))
       .then((token) => {
         this.#current = { token, expires: this.#now() + token.lifetimeMs * (1 - renewalShare) };
         return token;

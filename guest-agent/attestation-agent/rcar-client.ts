@@ -15,7 +15,7 @@ import {
 } from '@sealpod/protocol/rcar';
 import type { Attester } from '../attesters/attester.ts';
 import type { HttpAnswer, HttpsRequest } from './pinned-https.ts';
-import { refusal } from './refusal.ts';
+import { correlationOf, refusal } from './refusal.ts';
 
 /** What carries requests to the key broker; {@link PinnedHttps} in a guest. */
 export interface BrokerConnection {
@@ -29,6 +29,8 @@ export interface AttestationToken {
   readonly teeKey: KeyObject;
   /** Milliseconds that the token lives from when it was issued. */
   readonly lifetimeMs: number;
+  /** What the broker knows the session by; upstream's says none. */
+  readonly correlationId?: string;
 }
 
 export interface RcarClientOptions {
@@ -106,7 +108,13 @@ async function handshake(options: RcarClientOptions): Promise<AttestationToken> 
   });
   if (answer.status !== 200) throw refusal(answer, 'EV_REFUSED', 'the key broker refused the attestation');
   const token = stringMember(asJsonObject(parseJson(answer.body, { what: 'token answer' }), 'token answer'), 'token');
-  return { token, teeKey: privateKey, lifetimeMs: lifetimeOf(token) };
+  const correlationId = correlationOf(answer);
+  return {
+    token,
+    teeKey: privateKey,
+    lifetimeMs: lifetimeOf(token),
+    ...(correlationId === undefined ? {} : { correlationId }),
+  };
 }
 
 async function requestChallenge(

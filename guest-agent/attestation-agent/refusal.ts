@@ -1,6 +1,7 @@
 import { SealpodError } from '@sealpod/protocol/errors';
 import { parseErrorInformation } from '@sealpod/protocol/rcar';
 import type { ReasonCode } from '@sealpod/protocol/reason-codes';
+import { isCorrelationId } from '@sealpod/protocol/status';
 import type { HttpAnswer } from './pinned-https.ts';
 
 /** Reason codes for the error variants of an upstream broker, which sends no code of ours. */
@@ -21,8 +22,7 @@ const variants: Readonly<Record<string, ReasonCode>> = {
  * upstream's error variant, else `fallback`.
  */
 export function refusal(answer: HttpAnswer, fallback: ReasonCode, what: string): SealpodError {
-  const header = answer.headers['x-correlation-id'];
-  const correlation = typeof header === 'string' && /^[\w.:-]{1,128}$/.test(header) ? header : undefined;
+  const correlation = correlationOf(answer);
   try {
     const { type, detail, code, correlationId = correlation } = parseErrorInformation(answer.body);
     const variant = type.slice(type.lastIndexOf('/') + 1);
@@ -36,6 +36,12 @@ export function refusal(answer: HttpAnswer, fallback: ReasonCode, what: string):
       ...(correlation === undefined ? {} : { correlationId: correlation }),
     });
   }
+}
+
+/** The id by which the broker has this answer on record; undefined where it says none. */
+export function correlationOf(answer: HttpAnswer): string | undefined {
+  const header = answer.headers['x-correlation-id'];
+  return isCorrelationId(header) ? header : undefined;
 }
 
 /** One line of text, because it goes into logs and error messages. */

@@ -48,8 +48,9 @@ describe('console log', () => {
     );
     expect(lines).toHaveLength(1);
     expect(lines[0]?.split('\n')).toHaveLength(2);
-    const { time, ...rest } = JSON.parse(lines[0] ?? '');
+    const { time, uptime, ...rest } = JSON.parse(lines[0] ?? '');
     expect(Number.isNaN(Date.parse(time))).toBe(false);
+    expect(uptime).toBeGreaterThan(0);
     expect(rest).toEqual({ level: 'error', message: 'two\nlines', code: 'POLICY_DENY', error: 'no', correlation: 'c' });
   });
 });

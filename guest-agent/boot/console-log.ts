@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs';
+import { uptime } from 'node:os';
 import { SealpodError } from '@sealpod/protocol/errors';
 
 /** Plain values that may be shown to the host: the console is not confidential. Never put a secret or a token here. */
@@ -7,10 +8,14 @@ export type LogFields = Readonly<Record<string, string | number | boolean | unde
 /** Writes one JSON line to the console. */
 export type Log = (level: 'info' | 'error', message: string, fields?: LogFields) => void;
 
-/** Logs to a file descriptor; standard output of the first process is the machine's console. */
+/**
+ * Logs to a file descriptor; standard output of the first process is the machine's console. `uptime`, milliseconds since
+ * the kernel began, is what the host can relate to its own clock: that of the guest was set by the host, to the second.
+ */
 export function createConsoleLog(write: (line: string) => void = (line) => writeSync(1, line)): Log {
   return (level, message, fields = {}) => {
-    write(`${JSON.stringify({ time: new Date().toISOString(), level, message, ...fields })}\n`);
+    const time = new Date().toISOString();
+    write(`${JSON.stringify({ time, uptime: Math.round(uptime() * 1000), level, message, ...fields })}\n`);
   };
 }
 

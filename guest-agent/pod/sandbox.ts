@@ -8,7 +8,8 @@ import type {
   ExecProcessRequest,
   Storage,
 } from '@sealpod/protocol/gen/kata/agent_pb';
-import { BoxSchema, type LinuxResources } from '@sealpod/protocol/gen/kata/oci_pb';
+import { BoxSchema, type LinuxResources, type Spec } from '@sealpod/protocol/gen/kata/oci_pb';
+import type { DuringStage } from '../boot/stages.ts';
 import type { RunCommand } from './command.ts';
 import { checkedId, realVolumePath } from './confinement.ts';
 import { Container } from './container.ts';
@@ -26,7 +27,7 @@ import { setResolver } from './resolver.ts';
 import { checkSignal, killAll, signalContainer, signalProcess } from './signals.ts';
 import { StorageTable } from './storage.ts';
 import { applySysctls } from './sysctl.ts';
-import { type SecretUnsealer, unsealEnvironment, unsealFile } from './unsealing.ts';
+import { isSealed, type SecretUnsealer, unsealEnvironment, unsealFile } from './unsealing.ts';
 import { readStart } from './volume-file.ts';
 
 export interface SandboxDependencies {
@@ -37,12 +38,15 @@ export interface SandboxDependencies {
   readonly unsealer: SecretUnsealer | undefined;
   /** Keeps containers from devices that their specification does not name. */
   readonly deviceRules: boolean;
+  /** Runs what takes time of a container's start, to tell of it. */
+  readonly during: DuringStage;
 }
 
 /** Folders below the root that are no container's. */
 const reservedNames = new Set(['shared', 'sandbox', 'image', 'layers']);
 const guestPullDriver = 'image_guest_pull';
 const containerTypeKeys = ['io.kubernetes.cri.container-type', 'io.kubernetes.cri-o.ContainerType'];
+const containerNameKeys = ['io.kubernetes.cri.container-name', 'io.kubernetes.cri-o.ContainerName'];
 const terminationPathKey = 'io.kubernetes.container.terminationMessagePath';
 const defaultTerminationPath = '/dev/termination-log';
 const maxTerminationBytes = 4096;
@@ -103,9 +107,9 @@ export class Sandbox {
     try {
       await mkdir(bundle, { mode: 0o711 });
       const isSandbox = containerTypeKeys.some((key) => spec.Annotations[key] === 'sandbox');
-      const rootfs = await this.#attachStorages(request.storages, { bundle, isSandbox, attached, signal });
-      const process = spec.Process;
-      if (process !== undefined && !isSandbox) process.Env = await unsealEnvironment(process.Env, this.#with.unsealer);
+      const container = nameOf(id, spec);
+      const rootfs = await this.#attachStorages(request.storages, { bundle, container, isSandbox, attached, signal });
+      if (spec.Process !== undefined && !isSandbox) await this.#unseal(container, spec.Process);
       this.#containers.set(id, new Container({ id, spec, bundle, rootfs, isSandbox, mountPoints: attached }));
     } catch (thrown) {
       await this.#discard(bundle, attached);
@@ -117,7 +121,9 @@ export class Sandbox {
 
   async start(id: string): Promise<void> {
     const container = this.container(id);
-    const fresh = await container.start(() => this.#run(container));
+    const begin = (): Promise<boolean> => container.start(() => this.#run(container));
+    const subject = { container: nameOf(id, container.spec) };
+    const fresh = await (container.isSandbox ? begin() : this.#with.during('starting', subject, begin));
     if (!fresh) throw failedPrecondition(`container ${id} was started already`);
   }
 
@@ -264,7 +270,7 @@ export class Sandbox {
 
   async #attachStorages(
     storages: readonly Storage[],
-    to: { bundle: string; isSandbox: boolean; attached: string[]; signal: AbortSignal },
+    to: { bundle: string; container: string; isSandbox: boolean; attached: string[]; signal: AbortSignal },
   ): Promise<string> {
     const rootfs = join(to.bundle, 'rootfs');
     for (const storage of storages) {
@@ -274,9 +280,17 @@ export class Sandbox {
       }
       if (storage.mountPoint !== rootfs)
         throw invalidArgument(`an image belongs at ${rootfs}, not at ${storage.mountPoint}`);
-      if (!to.isSandbox) await this.#with.images.pull(storage.source, to.bundle, to.signal);
+      if (to.isSandbox) continue;
+      const { images, during } = this.#with;
+      const subject = { container: to.container, image: storage.source };
+      await during('pulling', subject, () => images.pull(storage.source, to.bundle, to.signal));
     }
     return rootfs;
+  }
+
+  async #unseal(container: string, process: { Env: string[] }): Promise<void> {
+    const unseal = (): Promise<string[]> => unsealEnvironment(process.Env, this.#with.unsealer);
+    process.Env = await (process.Env.some(isSealed) ? this.#with.during('unsealing', { container }, unseal) : unseal());
   }
 
   async #run(container: Container): Promise<ContainerProcess | undefined> {
@@ -307,6 +321,11 @@ export class Sandbox {
     this.#files = turn.catch(() => undefined);
     return turn;
   }
+}
+
+/** What the container is called in its pod; its id where the request does not say. */
+function nameOf(id: string, spec: Spec): string {
+  return containerNameKeys.map((key) => spec.Annotations[key]).find(Boolean) ?? id;
 }
 
 /** Shims name a container's first process by no exec id, or by the container's own. */

@@ -6,6 +6,7 @@ import { Health, HealthCheckResponse_ServingStatus } from '@sealpod/protocol/gen
 import { streamOffset } from '@sealpod/protocol/stream-offset';
 import type { RequestContext, ServiceImplementation, TtrpcServer } from '@sealpod/protocol/ttrpc';
 import type { AgentPolicy, PolicyDecision } from '../agent-policy/agent-policy.ts';
+import type { DuringStage } from '../boot/stages.ts';
 import { type RunCommand, runCommand } from './command.ts';
 import { type ContainerProcess, Crun, type CrunOptions } from './crun.ts';
 import { invalidArgument } from './failures.ts';
@@ -38,6 +39,8 @@ export interface PodServiceOptions {
   readonly run?: RunCommand;
   /** Keeps containers from devices that their specification does not name; default true. Needs cgroup v2. */
   readonly deviceRules?: boolean;
+  /** Runs what takes time of a container's start, to tell of it. */
+  readonly during?: DuringStage;
   /** Hears of each request that the policy refuses, with what the policy printed. */
   readonly onDenied?: (denial: { readonly request: string; readonly reason: string }) => void;
 }
@@ -68,6 +71,7 @@ export function createPodService(options: PodServiceOptions): PodService {
     paths,
     unsealer: options.dataHub,
     deviceRules: options.deviceRules ?? true,
+    during: options.during ?? ((_stage, _subject, work) => work()),
   });
   const handlers = implementation(options, sandbox, new GuestNetwork(run));
   const guarded: Record<string, unknown> = {};

@@ -10,6 +10,12 @@ export interface SecretUnsealer {
   unseal(secret: string): Promise<Uint8Array>;
 }
 
+/** Whether an environment variable (`name=value`) holds a sealed secret. */
+export function isSealed(variable: string): boolean {
+  const at = variable.indexOf('=') + 1;
+  return at > 0 && variable.startsWith(sealedPrefix, at);
+}
+
 /**
  * Replaces sealed values of environment variables by what they seal. A value that cannot be opened fails the container:
  * upstream leaves the sealed text in place, which a program would take for its secret.
@@ -20,9 +26,9 @@ export async function unsealEnvironment(
 ): Promise<string[]> {
   return Promise.all(
     environment.map(async (variable) => {
+      if (!isSealed(variable)) return variable;
       const at = variable.indexOf('=') + 1;
       const value = variable.slice(at);
-      if (at === 0 || !value.startsWith(sealedPrefix)) return variable;
       const name = variable.slice(0, at - 1);
       return `${name}=${Buffer.from(await open(value, `environment variable ${name}`, hub)).toString('utf8')}`;
     }),

@@ -9,6 +9,7 @@ import { type Lock, takeLock } from './lock.ts';
 import type { Log } from './log.ts';
 import { adaptorIdentity, findStrays, removeStray } from './ownership.ts';
 import { Sandbox, type SandboxDependencies, sha256 } from './sandbox.ts';
+import { type StartListener, StartRecords } from './status/start-records.ts';
 import type { VmRequest } from './vm-request.ts';
 
 const firstRetryMs = 1000;
@@ -37,18 +38,22 @@ export class Adaptor {
    * Takes up where the last process left off: serves the VMs that still run, undoes what was begun or ended halfway.
    * Throws STORAGE, also where another adaptor uses the same state.
    */
-  static async open(config: AdaptorConfig, provider: Provider, log: Log): Promise<Adaptor> {
+  static async open(config: AdaptorConfig, provider: Provider, log: Log, listener: StartListener): Promise<Adaptor> {
     await mkdir(config.stateDirectory, { recursive: true, mode: 0o700 });
     await mkdir(config.podsDirectory, { recursive: true, mode: 0o700 });
     const lock = await takeLock(join(config.stateDirectory, 'lock'));
     try {
       const journal = await Journal.open(config.stateDirectory);
       const identity = await adaptorIdentity(config.stateDirectory);
-      const dependencies = { journal, provider, log, startTimeoutMs: config.startTimeoutMs, adaptor: identity };
+      const starts = await StartRecords.open(config.stateDirectory, { log, listener });
+      starts.endOthers(new Set(journal.records.keys()));
+      const { startTimeoutMs } = config;
+      const dependencies = { journal, provider, log, startTimeoutMs, adaptor: identity, starts };
       const adaptor = new Adaptor(config, dependencies, lock);
       await Promise.all([...journal.records.values()].map((record) => adaptor.#recover(record)));
       await adaptor.reconcile();
       adaptor.#timer = setInterval(() => void adaptor.reconcile(), config.reconcile.intervalMs);
+      starts.follow();
       return adaptor;
     } catch (error) {
       await lock.release();
@@ -88,11 +93,17 @@ export class Adaptor {
       this.#sandboxes.delete(id);
       throw error;
     }
+    this.starts.begin(id, request);
     this.#dependencies.log.info(
       { sandbox: id, name, vcpus, memoryMiB, initdata: initdataSha256 ?? null },
       'sandbox created',
     );
     return sandbox.agentSocketPath;
+  }
+
+  /** How the sandboxes started, for the status. */
+  get starts(): StartRecords {
+    return this.#dependencies.starts;
   }
 
   /** StartVM. Throws NOT_FOUND, else what the start failed with; then nothing of the sandbox is left. */
@@ -150,6 +161,7 @@ export class Adaptor {
     await this.#reconciling;
     for (const timer of this.#retries.values()) clearTimeout(timer);
     await Promise.all([...this.#sandboxes.values()].map((sandbox) => sandbox.release()));
+    await this.starts.close();
     await this.#dependencies.journal.close();
     await this.#lock.release();
   }

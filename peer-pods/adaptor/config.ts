@@ -1,10 +1,12 @@
-import { isAbsolute } from 'node:path';
+import { dirname, isAbsolute, join } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
 
 /** The adaptor's configuration file (JSON). Every member but `provider` has a default. */
 export interface AdaptorConfig {
   /** Unix socket of the hypervisor service. */
   readonly socket: string;
+  /** Unix socket of the status and the metrics (HTTP); by default `status.sock` beside the other. */
+  readonly statusSocket: string;
   /** Parent of the sandboxes' directories, which hold the agent sockets. */
   readonly podsDirectory: string;
   /** Where the journal is kept; has to outlive the process, not the machine. */
@@ -25,7 +27,7 @@ export interface AdaptorConfig {
   readonly provider: { readonly name: string; readonly [option: string]: unknown };
 }
 
-const defaults: Omit<AdaptorConfig, 'provider'> = {
+const defaults: Omit<AdaptorConfig, 'provider' | 'statusSocket'> = {
   socket: '/run/peerpod/hypervisor.sock',
   podsDirectory: '/run/peerpod/pods',
   stateDirectory: '/run/peerpod/state',
@@ -48,10 +50,12 @@ export function parseConfig(text: string, source: string): AdaptorConfig {
   }
   if (!isRecord(given)) throw refuse('is not a JSON object');
   for (const name of Object.keys(given)) {
-    if (name !== 'provider' && !Object.hasOwn(defaults, name)) throw refuse(`unknown member "${name}"`);
+    if (!['provider', 'statusSocket'].includes(name) && !Object.hasOwn(defaults, name))
+      throw refuse(`unknown member "${name}"`);
   }
-  const path = (name: 'socket' | 'podsDirectory' | 'stateDirectory'): string => {
-    const value = given[name] ?? defaults[name];
+  type PathName = 'socket' | 'statusSocket' | 'podsDirectory' | 'stateDirectory';
+  const path = (name: PathName, fallback: string): string => {
+    const value = given[name] ?? fallback;
     if (typeof value !== 'string' || !isAbsolute(value)) throw refuse(`"${name}" must be an absolute path`);
     return value;
   };
@@ -77,10 +81,12 @@ export function parseConfig(text: string, source: string): AdaptorConfig {
   if (typeof logLevel !== 'string' || !['debug', 'info', 'warn', 'error'].includes(logLevel)) {
     throw refuse('"logLevel" must be debug, info, warn or error');
   }
+  const socket = path('socket', defaults.socket);
   return {
-    socket: path('socket'),
-    podsDirectory: path('podsDirectory'),
-    stateDirectory: path('stateDirectory'),
+    socket,
+    statusSocket: path('statusSocket', join(dirname(socket), 'status.sock')),
+    podsDirectory: path('podsDirectory', defaults.podsDirectory),
+    stateDirectory: path('stateDirectory', defaults.stateDirectory),
     defaults: counts('defaults', defaults.defaults),
     limits: counts('limits', defaults.limits),
     startTimeoutMs: count(given['startTimeoutMs'] ?? defaults.startTimeoutMs, 'startTimeoutMs'),

@@ -16,6 +16,8 @@ import { type AdaptorConfig, parseConfig } from './config.ts';
 import { hypervisorServer } from './hypervisor-service.ts';
 import { createLog, type Log } from './log.ts';
 import { loadProvider } from './providers.ts';
+import { AdaptorMetrics } from './status/metrics.ts';
+import { serveStatus } from './status-server.ts';
 
 const options = { config: { type: 'string' }, 'remove-all': { type: 'boolean', default: false } } as const;
 
@@ -27,12 +29,12 @@ async function readConfig(config: string | undefined): Promise<AdaptorConfig> {
   return parseConfig(text, config);
 }
 
-async function open(config: AdaptorConfig, log: Log): Promise<Adaptor> {
+async function open(config: AdaptorConfig, log: Log, metrics = new AdaptorMetrics()): Promise<Adaptor> {
   const provider = await loadProvider(config.provider, {
     podsDirectory: config.podsDirectory,
     log: (level, message, fields = {}) => log[level]({ provider: config.provider.name, ...fields }, message),
   });
-  return Adaptor.open(config, provider, log);
+  return Adaptor.open(config, provider, log, metrics);
 }
 
 /** Ends every VM that this configuration's adaptors left, and undoes what their journal says. */
@@ -46,7 +48,10 @@ async function removeAll(config: AdaptorConfig, log: Log): Promise<void> {
 }
 
 async function serve(config: AdaptorConfig, log: Log): Promise<void> {
-  const adaptor = await open(config, log);
+  const metrics = new AdaptorMetrics();
+  const adaptor = await open(config, log, metrics);
+  metrics.observe(() => adaptor.starts.list());
+  const closeStatus = await serveStatus(config.statusSocket, adaptor.starts, metrics);
   const server = hypervisorServer(adaptor, config);
   await mkdir(dirname(config.socket), { recursive: true, mode: 0o700 });
   await server.listen(config.socket, { mode: 0o600 });
@@ -56,6 +61,7 @@ async function serve(config: AdaptorConfig, log: Log): Promise<void> {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve(signal));
   log.info({ signal: await asked }, 'ending; the pod VMs keep running');
   await server.close();
+  await closeStatus();
   await adaptor.close();
 }
 

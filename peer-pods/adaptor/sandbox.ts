@@ -22,6 +22,7 @@ import { configureGuestNetwork, endOf, waitForAgent } from './guest.ts';
 import type { Journal, Phase, SandboxSpec } from './journal.ts';
 import type { Log } from './log.ts';
 import { markOwned } from './ownership.ts';
+import type { StartRecords, StartTeller } from './status/start-records.ts';
 
 const initdataFile = 'initdata.toml';
 /** How long a machine whose agent channel was lost is watched for its end, and how often it is looked for. */
@@ -37,6 +38,7 @@ export interface SandboxDependencies {
   readonly startTimeoutMs: number;
   /** Whose the sandboxes are. */
   readonly adaptor: string;
+  readonly starts: StartRecords;
 }
 
 /** One pod's VM from CreateVM to StopVM. Each step is in the journal before it happens. */
@@ -104,6 +106,7 @@ export class Sandbox {
   async adopt(): Promise<boolean> {
     const instance = await this.#dependencies.provider.findInstance(this.#reference);
     if (!instance) return false;
+    this.#told.runsAs(instance);
     this.#proxy = this.#openProxy(instance, true);
     await this.#proxy.listen(this.agentSocketPath);
     this.#starting = Promise.resolve();
@@ -176,6 +179,10 @@ export class Sandbox {
     }
   }
 
+  get #told(): StartTeller {
+    return this.#dependencies.starts.of(this.spec.id);
+  }
+
   get #reference(): InstanceReference {
     const { id: sandboxId, name, directory } = this.spec;
     return { sandboxId, name, directory };
@@ -186,23 +193,31 @@ export class Sandbox {
     const begun = performance.now();
     const timeout = AbortSignal.timeout(startTimeoutMs);
     const signal = AbortSignal.any([callerSignal, timeout, this.#stopRequested.signal]);
+    const told = this.#told;
     try {
       await this.#setPhase('starting');
+      told.state('starting');
       const podNetwork = await this.#readNetwork();
-      const network = podNetwork && (await this.#plug(podNetwork));
+      const network = podNetwork && (await told.during('network', 'host', () => this.#plug(podNetwork)));
       signal.throwIfAborted();
-      const instance = await this.#createInstance(network, signal);
-      this.#proxy = this.#openProxy(instance, false);
-      await waitForAgent(this.#proxy.guest, instance, this.#dependencies.provider, signal);
+      const instance = await told.during('creating-vm', undefined, () => this.#createInstance(network, signal));
+      told.runsAs(instance);
+      const proxy = this.#openProxy(instance, false);
+      this.#proxy = proxy;
+      const { provider } = this.#dependencies;
+      await told.during('booting', undefined, () => waitForAgent(proxy.guest, instance, provider, signal));
       if (podNetwork && network) {
-        const connected = await connectLocalhost(network.netnsPath, network.tapName, podNetwork);
-        await configureGuestNetwork(this.#proxy.guest, connected, signal);
+        await told.during('network', 'guest', async () => {
+          const connected = await connectLocalhost(network.netnsPath, network.tapName, podNetwork);
+          await configureGuestNetwork(proxy.guest, connected, signal);
+        });
       }
       const socket: Effect = { kind: 'socket', path: this.agentSocketPath };
       await this.#effects.intend(socket);
-      await this.#proxy.listen(this.agentSocketPath);
+      await proxy.listen(this.agentSocketPath);
       await this.#effects.complete(socket);
       await this.#setPhase('running', instance);
+      told.state('running');
       log.info(
         { sandbox: this.spec.id, instance: instance.id, ms: Math.round(performance.now() - begun) },
         'pod VM runs',
@@ -216,6 +231,7 @@ export class Sandbox {
       );
       // A stop that is under way undoes it; where undoing fails, the next stop tries again.
       if (!this.#stopRequested.signal.aborted) {
+        await told.failed(error);
         await this.#undo().catch((failure: unknown) => {
           log.error({ sandbox: this.spec.id, reason: String(failure) }, 'what was begun could not be undone yet');
         });
@@ -238,9 +254,11 @@ export class Sandbox {
     if (!journal.records.has(sandboxId)) return;
     await this.#setPhase('stopping');
     await this.#proxy?.close();
+    await this.#told.ending();
     const record = journal.records.get(sandboxId);
     if (record) await undoSandbox(record, provider);
     await journal.append({ type: 'forget', sandboxId });
+    this.#told.state('ended');
   }
 
   async #readNetwork(): Promise<PodNetwork | undefined> {

@@ -1,12 +1,17 @@
 import { SealpodError } from '@sealpod/protocol/errors';
+import type { PodIdentity } from '@sealpod/protocol/status';
 import type { AdaptorConfig } from './config.ts';
 
+/** Of a name in Kubernetes. */
+const maxNameCharacters = 253;
 const hypervisorPrefix = 'io.katacontainers.config.hypervisor.';
 
 /** What a CreateVM request asks for, within the limits of the configuration. */
 export interface VmRequest {
   readonly id: string;
   readonly name: string;
+  /** As the shim tells it; used to tell of the pod, never to decide. */
+  readonly pod: PodIdentity;
   readonly vcpus: number;
   readonly memoryMiB: number;
   readonly image: string | undefined;
@@ -46,7 +51,8 @@ export function parseVmRequest(
   const initdata = read(`${hypervisorPrefix}cc_init_data`);
   return {
     id,
-    name: instanceName(podName(read), id),
+    name: instanceName(podName(read) || 'pod', id),
+    pod: podOf(annotations),
     vcpus,
     memoryMiB,
     image: read(`${hypervisorPrefix}image`) || undefined,
@@ -68,7 +74,19 @@ function podName(read: (name: string) => string | undefined): string {
     read('io.kubernetes.cri-o.SandboxName');
   // CRI-O: k8s_<pod>_<namespace>_<uid>_<attempt>.
   const parts = (name ?? '').split('_');
-  return (parts[0] === 'k8s' ? parts[1] : name) || 'pod';
+  return (parts[0] === 'k8s' ? parts[1] : name) ?? '';
+}
+
+/** Which pod a CreateVM request is for; what the shim does not say is empty. */
+export function podOf(annotations: Readonly<Record<string, string>>): PodIdentity {
+  const read = (name: string) => (Object.hasOwn(annotations, name) ? annotations[name] : undefined);
+  const text = (...names: readonly string[]): string =>
+    names.map((name) => read(name)?.slice(0, maxNameCharacters)).find(Boolean) ?? '';
+  return {
+    name: podName(read).slice(0, maxNameCharacters),
+    namespace: text('io.kubernetes.cri.sandbox-namespace', 'io.kubernetes.cri-o.Namespace'),
+    uid: text('io.kubernetes.cri.sandbox-uid', 'io.kubernetes.pod.uid'),
+  };
 }
 
 /** `podvm-<pod>-<first eight of the id>`: lower-case letters, digits and dashes, at most 63. */

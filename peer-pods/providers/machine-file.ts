@@ -8,10 +8,21 @@ import { open } from 'node:fs/promises';
  * @throws Error where it cannot be opened or is no regular file
  */
 export async function readEnd(path: string, limit: number): Promise<Buffer> {
+  return readPart(path, (size) => Math.max(0, size - limit), limit);
+}
+
+/** As `readEnd`: at most `limit` bytes from `offset` on; none where the file is not longer than that. */
+export async function readFrom(path: string, offset: number, limit: number): Promise<Buffer> {
+  return readPart(path, () => offset, limit);
+}
+
+async function readPart(path: string, offsetIn: (size: number) => number, limit: number): Promise<Buffer> {
   await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   const status = await file.stat();
   if (!status.isFile()) throw new Error(`${path} is not a file`);
-  const buffer = Buffer.alloc(Math.min(status.size, limit));
-  const { bytesRead } = await file.read(buffer, 0, buffer.length, Math.max(0, status.size - limit));
+  const offset = offsetIn(status.size);
+  const buffer = Buffer.alloc(Math.max(0, Math.min(status.size - offset, limit)));
+  if (buffer.length === 0) return buffer;
+  const { bytesRead } = await file.read(buffer, 0, buffer.length, offset);
   return buffer.subarray(0, bytesRead);
 }

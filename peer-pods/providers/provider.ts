@@ -63,6 +63,8 @@ export interface Instance extends InstanceReference {
   readonly agentSocketPath: string;
   /** File to which the guest's console is written; its end is quoted when a guest does not come up. */
   readonly consoleLogPath?: string | undefined;
+  /** The image that it was booted from: SHA-256 of the whole (`sha256:…`), and the root hash in its measured command line. */
+  readonly image?: { readonly name: string; readonly digest: string; readonly rootHash: string } | undefined;
 }
 
 /** All its failures are SealpodErrors: HYPERVISOR, PROVIDER_IMAGE, PREREQUISITE. */

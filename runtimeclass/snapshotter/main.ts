@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { type SnapshotterConfiguration, serveSnapshotter } from './server.ts';
 
-/** Reads the configuration file. @throws SealpodError REQUEST_FORMAT for anything but two absolute paths. */
+/** Reads the configuration file. @throws SealpodError REQUEST_FORMAT for anything but absolute paths. */
 function readConfiguration(path: string): SnapshotterConfiguration {
   let parsed: unknown;
   try {
@@ -11,12 +11,16 @@ function readConfiguration(path: string): SnapshotterConfiguration {
   } catch (cause) {
     throw new SealpodError('REQUEST_FORMAT', `${path}: cannot be read as JSON: ${String(cause)}`, { cause });
   }
-  const { socket, root, ...unknown } = (parsed ?? {}) as Record<string, unknown>;
+  const { socket, root, metricsSocket, ...unknown } = (parsed ?? {}) as Record<string, unknown>;
   const absolute = (value: unknown): value is string => typeof value === 'string' && value.startsWith('/');
-  if (!absolute(socket) || !absolute(root) || Object.keys(unknown).length > 0) {
-    throw new SealpodError('REQUEST_FORMAT', `${path}: expected {"socket": <absolute path>, "root": <absolute path>}`);
+  const optional = metricsSocket === undefined || absolute(metricsSocket);
+  if (!absolute(socket) || !absolute(root) || !optional || Object.keys(unknown).length > 0) {
+    throw new SealpodError(
+      'REQUEST_FORMAT',
+      `${path}: expected {"socket": <absolute path>, "root": <absolute path>, "metricsSocket"?: <absolute path>}`,
+    );
   }
-  return { socket, root };
+  return { socket, root, ...(absolute(metricsSocket) ? { metricsSocket } : {}) };
 }
 
 async function main(): Promise<void> {

@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import {
   Server,
   ServerCredentials,
@@ -12,6 +12,7 @@ import { SealpodError } from '@sealpod/protocol/errors';
 import { Snapshots } from '@sealpod/protocol/gen/containerd/snapshots_pb';
 import { toGrpcServiceDefinition } from '@sealpod/protocol/grpc';
 import { Status, TtrpcError } from '@sealpod/protocol/ttrpc';
+import { SnapshotterMetrics } from './metrics.ts';
 import { SnapshotService } from './service.ts';
 
 /** Settings of the snapshotter, as its configuration file has them (JSON). */
@@ -20,6 +21,8 @@ export interface SnapshotterConfiguration {
   readonly socket: string;
   /** Directory for its record; survives restarts. */
   readonly root: string;
+  /** Unix socket of the metrics (HTTP); by default `snapshotter-metrics.sock` beside the other. */
+  readonly metricsSocket?: string;
 }
 
 /** Whether somebody serves the socket: a second snapshotter must not take it from the first. */
@@ -40,11 +43,16 @@ const grpcError = (thrown: unknown): { code: number; details: string } => ({
   details: thrown instanceof Error ? thrown.message : String(thrown),
 });
 
-function unary<Q, R>(run: (request: Q) => R) {
+const resultOf = (thrown: unknown): 'exists' | 'error' =>
+  thrown instanceof TtrpcError && thrown.status === Status.alreadyExists ? 'exists' : 'error';
+
+function unary<Q, R>(metrics: SnapshotterMetrics, method: string, run: (request: Q) => R) {
   return (call: ServerUnaryCall<Q, R>, callback: sendUnaryData<R>): void => {
     try {
       callback(null, run(call.request));
+      metrics.answered(method, 'ok');
     } catch (thrown) {
+      metrics.answered(method, resultOf(thrown));
       callback(grpcError(thrown));
     }
   };
@@ -67,22 +75,25 @@ export async function serveSnapshotter(configuration: SnapshotterConfiguration):
   }
   mkdirSync(dirname(socket), { recursive: true });
   const service = new SnapshotService(root);
+  const metrics = new SnapshotterMetrics(() => service.count);
   const server = new Server();
   server.addService(toGrpcServiceDefinition(Snapshots), {
-    prepare: unary(service.prepare.bind(service)),
-    view: unary(service.view.bind(service)),
-    mounts: unary(service.mounts.bind(service)),
-    commit: unary(service.commit.bind(service)),
-    remove: unary(service.remove.bind(service)),
-    stat: unary(service.stat.bind(service)),
-    update: unary(service.update.bind(service)),
-    usage: unary(service.usage.bind(service)),
-    cleanup: unary(service.cleanup.bind(service)),
+    prepare: unary(metrics, 'prepare', service.prepare.bind(service)),
+    view: unary(metrics, 'view', service.view.bind(service)),
+    mounts: unary(metrics, 'mounts', service.mounts.bind(service)),
+    commit: unary(metrics, 'commit', service.commit.bind(service)),
+    remove: unary(metrics, 'remove', service.remove.bind(service)),
+    stat: unary(metrics, 'stat', service.stat.bind(service)),
+    update: unary(metrics, 'update', service.update.bind(service)),
+    usage: unary(metrics, 'usage', service.usage.bind(service)),
+    cleanup: unary(metrics, 'cleanup', service.cleanup.bind(service)),
     list: (call: ServerWritableStream<Parameters<SnapshotService['list']>[0], unknown>): void => {
       try {
         for (const response of service.list(call.request)) call.write(response);
         call.end();
+        metrics.answered('list', 'ok');
       } catch (thrown) {
+        metrics.answered('list', resultOf(thrown));
         call.emit('error', grpcError(thrown));
       }
     },
@@ -101,7 +112,10 @@ export async function serveSnapshotter(configuration: SnapshotterConfiguration):
   } finally {
     process.umask(mask);
   }
+  const metricsSocket = configuration.metricsSocket ?? join(dirname(socket), 'snapshotter-metrics.sock');
+  const stopMetrics = await metrics.serve(metricsSocket);
   return async () => {
+    stopMetrics();
     server.forceShutdown();
     service.close();
     rmSync(socket, { force: true });

@@ -11,6 +11,7 @@ import {
 } from '@sealpod/protocol/gen/containerd/snapshots_pb';
 import { Status, type TtrpcError } from '@sealpod/protocol/ttrpc';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { readMetrics } from '../node-agent/events/status-client.ts';
 import { serveSnapshotter } from './server.ts';
 import { SnapshotService } from './service.ts';
 import { referenceLabel } from './store.ts';
@@ -130,6 +131,8 @@ test('a second snapshotter does not take the socket; a stale one is replaced', a
   const socket = join(root, 's.sock');
   const stop = await serveSnapshotter({ socket, root: join(root, 'one') });
   await expect(serveSnapshotter({ socket, root: join(root, 'two') })).rejects.toThrow(/another snapshotter serves/);
+  const metrics = await readMetrics([join(root, 'snapshotter-metrics.sock')]);
+  expect(metrics).toContain('sealpod_snapshotter_snapshots 0');
   await stop();
   const again = await serveSnapshotter({ socket, root: join(root, 'one') });
   await again();

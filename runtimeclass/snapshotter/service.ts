@@ -57,6 +57,11 @@ export class SnapshotService {
     this.#store.close();
   }
 
+  /** How many snapshots are on record. */
+  get count(): number {
+    return this.#store.all().length;
+  }
+
   #mounts() {
     return [{ type: 'bind', source: this.#empty, target: '', options: ['rbind', 'ro'] }];
   }

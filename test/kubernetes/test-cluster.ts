@@ -101,9 +101,9 @@ export class TestCluster extends TestEnvironment {
   }
 
   /** Starts a cluster with the runtime, unless there is one already; an earlier test's objects are removed from it. */
-  async start(): Promise<void> {
+  async start(...options: readonly string[]): Promise<void> {
     if (this.given === undefined && !(this.#shared && existsSync(this.directory))) {
-      const up = await this.up('--with-runtime');
+      const up = await this.up('--with-runtime', ...options);
       if (up.code !== 0) throw new Error(`sealpod cluster up: exit ${up.code}\n${up.stderr}`);
     }
     await this.useImage();

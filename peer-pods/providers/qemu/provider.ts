@@ -3,7 +3,7 @@ import { basename, join } from 'node:path';
 import { commandLineOf, endProcess, findProcesses } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { encodeInitdataDisk } from '@sealpod/protocol/initdata';
-import { readManifest } from '../../pod-vm/manifest.ts';
+import { type Manifest, readManifest } from '../../pod-vm/manifest.ts';
 import type { Owner, TpmAuthority } from '../../pod-vm/tpm-authority.ts';
 import type { Effect, Instance, InstanceReference, InstanceRequest, Provider } from '../provider.ts';
 import { findAccelerator } from './acceleration.ts';
@@ -44,10 +44,13 @@ const nothingToDo = Buffer.alloc(512);
 export function createQemuProvider(options: QemuProviderOptions): Provider {
   const owner = options.owner ?? defaultOwner;
 
-  const start = async (request: InstanceRequest, directory: string): Promise<Launched> => {
+  const start = async (
+    request: InstanceRequest,
+    directory: string,
+    image: string,
+    manifest: Manifest,
+  ): Promise<Launched> => {
     const { effects, signal } = request;
-    const imageDirectory = join(options.imagesDirectory, checkedName(request.image ?? options.defaultImage));
-    const manifest = await readManifest(imageDirectory);
     const [firmware, accelerator] = await Promise.all([
       options.firmware ?? findFirmware(),
       options.accelerator ?? findAccelerator(),
@@ -79,7 +82,7 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
         directory,
         owner,
         netnsPath: request.network?.netnsPath,
-        diskFile: join(imageDirectory, manifest.disk),
+        diskFile: join(options.imagesDirectory, image, manifest.disk),
         machine: {
           name: `${request.name}@${marker}`,
           shape: { memoryMiB: request.memoryMiB, vcpus: request.vcpus },
@@ -108,8 +111,11 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
       const directory = machineDirectory(request);
       checkSocketPath(join(directory, machineFiles.agentSocket));
       try {
-        const { identity } = await start(request, directory);
-        return instance(request, identity.pid);
+        const name = checkedName(request.image ?? options.defaultImage);
+        const manifest = await readManifest(join(options.imagesDirectory, name));
+        const { identity } = await start(request, directory, name, manifest);
+        const image = { name, digest: manifest.image, rootHash: manifest.rootHash };
+        return { ...instance(request, identity.pid), image };
       } catch (error) {
         await end(request);
         if (error instanceof SealpodError) throw error;

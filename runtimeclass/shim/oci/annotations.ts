@@ -48,10 +48,15 @@ export function imageReference(specification: Specification, kind: ContainerKind
   });
 }
 
-/** Pod name and namespace, as the adaptor wants them. */
-export function podName(specification: Specification): { readonly name: string; readonly namespace: string } {
+/** Pod name, namespace and uid, as the adaptor wants them. */
+export function podName(specification: Specification): {
+  readonly name: string;
+  readonly namespace: string;
+  readonly uid: string;
+} {
   return {
     name: first(specification, 'io.kubernetes.cri.sandbox-name', 'io.kubernetes.cri-o.KubeName'),
     namespace: first(specification, 'io.kubernetes.cri.sandbox-namespace', 'io.kubernetes.cri-o.Namespace'),
+    uid: first(specification, 'io.kubernetes.cri.sandbox-uid', 'io.kubernetes.pod.uid'),
   };
 }

@@ -47,7 +47,7 @@ export function decodeInitdataAnnotation(annotation: string): string {
 }
 
 /**
- * The annotations of CreateVM for a sandbox: its name and namespace and the hypervisor settings the operator enabled.
+ * The annotations of CreateVM for a sandbox: its name, namespace and uid, and the hypervisor settings the operator enabled.
  *
  * @throws SealpodError POLICY_DENY for a setting the operator did not enable: it must not be dropped silently.
  */
@@ -55,10 +55,11 @@ export function hypervisorAnnotations(
   specification: Specification,
   configuration: Pick<ShimConfiguration, 'enabledAnnotations' | 'defaults'>,
 ): Record<string, string> {
-  const { name, namespace } = podName(specification);
+  const { name, namespace, uid } = podName(specification);
   const annotations: Record<string, string> = {
     'io.kubernetes.cri.sandbox-name': name,
     'io.kubernetes.cri.sandbox-namespace': namespace,
+    ...(uid === '' ? {} : { 'io.kubernetes.cri.sandbox-uid': uid }),
   };
   for (const key of Object.keys(specification.annotations ?? {})) {
     if (!key.startsWith(prefix)) continue;
