@@ -1,0 +1,108 @@
+import 'reflect-metadata';
+import { constants, verify } from 'node:crypto';
+import { X509Crl } from '@peculiar/x509';
+import { SealpodError } from '@sealpod/protocol/errors';
+import type { Certificate } from './certificate.ts';
+
+/** A revocation list whose signature was verified. */
+export interface RevocationList {
+  readonly issuer: Certificate;
+  readonly thisUpdate: Date;
+  /** Undefined where the list does not say until when it is current. */
+  readonly nextUpdate?: Date;
+  /** CRL number (RFC 5280 section 5.2.3), decimal; undefined where there is none. */
+  readonly number?: bigint;
+  /** Serial numbers in upper-case hexadecimal without leading zeros. */
+  readonly revoked: ReadonlySet<string>;
+}
+
+const crlNumberExtension = '2.5.29.20';
+const maxRevoked = 100_000;
+
+/**
+ * Parses a revocation list, DER or PEM, and verifies its signature by `issuer`, whose own chain is the caller's to verify.
+ * Dates are not compared: see {@link isCurrent}.
+ *
+ * @throws SealpodError EV_FORMAT, EV_SIGNATURE, REQUEST_TOO_LARGE
+ */
+export function readRevocationList(bytes: Uint8Array, issuer: Certificate): RevocationList {
+  const list = parse(bytes);
+  if (list.entries.length > maxRevoked)
+    throw new SealpodError('REQUEST_TOO_LARGE', 'a revocation list has too many entries', {
+      expected: `at most ${maxRevoked}`,
+      actual: `${list.entries.length}`,
+    });
+  if (!signedBy(list, issuer)) {
+    throw new SealpodError('EV_SIGNATURE', 'the signature of a revocation list does not verify', {
+      expected: `signed by ${issuer.x509.subject.replaceAll('\n', ', ')}`,
+      actual: `issuer ${list.issuer}`,
+    });
+  }
+  const number = list.extensions.find(({ type }) => type === crlNumberExtension)?.value;
+  return {
+    issuer,
+    thisUpdate: list.thisUpdate,
+    ...(list.nextUpdate === undefined ? {} : { nextUpdate: list.nextUpdate }),
+    ...(number === undefined ? {} : { number: integer(Buffer.from(number)) }),
+    revoked: new Set(list.entries.map(({ serialNumber }) => serial(serialNumber))),
+  };
+}
+
+/** Whether a list may be relied on at a time. */
+export function isCurrent({ thisUpdate, nextUpdate }: RevocationList, now: Date): boolean {
+  return thisUpdate <= now && (nextUpdate === undefined || now <= nextUpdate);
+}
+
+/** Whether a list revokes a certificate; only certificates of the list's issuer are in it. */
+export function revokes({ issuer, revoked }: RevocationList, { x509 }: Certificate): boolean {
+  return x509.checkIssued(issuer.x509) && revoked.has(serial(x509.serialNumber));
+}
+
+/** Hashes by signature algorithm: ECDSA, RSASSA-PKCS1-v1_5, and RSASSA-PSS, whose parameters name one of them. */
+const hashesOf: Readonly<Record<string, readonly string[]>> = {
+  '1.2.840.10045.4.3.2': ['sha256'],
+  '1.2.840.10045.4.3.3': ['sha384'],
+  '1.2.840.10045.4.3.4': ['sha512'],
+  '1.2.840.113549.1.1.11': ['sha256'],
+  '1.2.840.113549.1.1.12': ['sha384'],
+  '1.2.840.113549.1.1.13': ['sha512'],
+  '1.2.840.113549.1.1.10': ['sha384', 'sha256', 'sha512'],
+};
+const rsaPss = '1.2.840.113549.1.1.10';
+
+function signedBy(list: X509Crl, { keyUsage, x509 }: Certificate): boolean {
+  const { certListSignatureAlgorithm: outer, tbsCertListSignatureAlgorithm: inner } = list;
+  if (keyUsage?.cRLSign === false || !outer.isEqual(inner)) return false;
+  const key = {
+    key: x509.publicKey,
+    ...(outer.algorithm === rsaPss ? { padding: constants.RSA_PKCS1_PSS_PADDING } : {}),
+  };
+  const [tbs, signature] = [Buffer.from(list.tbs), Buffer.from(list.signature)];
+  return (hashesOf[outer.algorithm] ?? []).some((hash) => verify(hash, tbs, key, signature));
+}
+
+function parse(bytes: Uint8Array): X509Crl {
+  try {
+    return new X509Crl(bytes.slice().buffer);
+  } catch (cause) {
+    throw new SealpodError('EV_FORMAT', 'malformed revocation list', { cause });
+  }
+}
+
+function serial(hexadecimal: string): string {
+  return hexadecimal.toUpperCase().replace(/^0+(?=.)/, '');
+}
+
+/** The value of a DER INTEGER that is not negative. */
+function integer(der: Buffer): bigint {
+  const content = der.subarray(2);
+  if (
+    der[0] !== 2 ||
+    der[1] !== content.length ||
+    content.length === 0 ||
+    content.length > 20 ||
+    (content[0] ?? 0) > 127
+  )
+    throw new SealpodError('EV_FORMAT', 'the number of a revocation list is no integer');
+  return BigInt(`0x${content.toString('hex')}`);
+}
