@@ -9,7 +9,7 @@ export interface AttestationServiceConfig {
     /** Whose endorsement key certificates are accepted. */
     readonly roots: readonly RootConfiguration[];
   };
-  /** Enables TEE `snp`. */
+  /** Enables TEEs `snp` and `az-snp-vtpm`. */
   readonly snp?: SnpConfig;
   /** Enables TEE `sample`, which proves nothing. For tests of the protocol. */
   readonly sample?: boolean;

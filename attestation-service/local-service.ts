@@ -27,9 +27,10 @@ import {
 } from './service.ts';
 import { type Snapshot, Snapshots } from './snapshot.ts';
 import { newTokenKey, TokenSigner } from './token/signer.ts';
+import { azureSnpVerifier } from './verifiers/azure/snp.ts';
 import { allOf } from './verifiers/check.ts';
 import { sampleVerifier } from './verifiers/sample/index.ts';
-import { snpVerifier } from './verifiers/snp/index.ts';
+import { amdSources, snpRules, snpVerifier } from './verifiers/snp/index.ts';
 import { tpmVerifier } from './verifiers/tpm/index.ts';
 import type { Verification, Verifier } from './verifiers/verifier.ts';
 
@@ -58,8 +59,12 @@ export async function createAttestationService(
   const signer = await TokenSigner.open(await sharedSecret(storage, 'token-key', newTokenKey));
   const verifiers = new Map<string, Verifier>();
   if (config.tpm !== undefined) verifiers.set('tpm', tpmVerifier(config.tpm.roots, challengeKey));
-  if (config.snp !== undefined)
-    verifiers.set('snp', snpVerifier(config.snp, storage, config.now ?? (() => new Date())));
+  if (config.snp !== undefined) {
+    const rules = snpRules(config.snp);
+    const sources = amdSources(config.snp, storage, config.now ?? (() => new Date()));
+    verifiers.set('snp', snpVerifier(rules, sources));
+    verifiers.set('az-snp-vtpm', azureSnpVerifier(rules, sources));
+  }
   if (config.sample === true) verifiers.set('sample', sampleVerifier());
   const service = new LocalAttestationService(
     config,

@@ -26,7 +26,7 @@ export type AttestationServiceConfig =
       readonly type: 'builtin';
       /** Enables TEE `tpm`. */
       readonly tpm?: { readonly roots: readonly RootConfig[] };
-      /** Enables TEE `snp`. */
+      /** Enables TEEs `snp` and `az-snp-vtpm`. */
       readonly snp?: SnpConfig;
       /** Enables TEE `sample`, which proves nothing; for tests of the protocol. */
       readonly sample: boolean;

@@ -11,19 +11,22 @@ import { endorse } from './endorse.ts';
 import { amdRoot } from './root.ts';
 import { type SnpRules, verifySnpReport } from './verify.ts';
 
-/** The verifier of TEE `snp`. What AMD's service answered is kept in `storage`. */
-export function snpVerifier(config: SnpConfig, storage: Storage, now: () => Date): Verifier {
-  const sources = config.sources.map((source) =>
+/** The places that a configuration names. What AMD's service answers is kept in `storage`. */
+export function amdSources(config: SnpConfig, storage: Storage, now: () => Date): AmdEndorsementSource[] {
+  return config.sources.map((source) =>
     source.type === 'offline'
       ? offlineStore(source.folder)
       : cachedSource(keyDistributionService(source.url), storage, now),
   );
-  const { allowVersion2 = false, requireRevocationList = false } = config;
-  return snpVerifierWith({ allowVersion2, requireRevocationList, root: amdRoot }, sources);
 }
 
-/** The verifier under roots and sources of the caller's, which are asked in their order for what the evidence does not bring. */
-export function snpVerifierWith(rules: SnpRules, sources: readonly AmdEndorsementSource[]): Verifier {
+/** The rules of a configuration, under AMD's own roots. */
+export function snpRules({ allowVersion2 = false, requireRevocationList = false }: SnpConfig): SnpRules {
+  return { allowVersion2, requireRevocationList, root: amdRoot };
+}
+
+/** The verifier of TEE `snp`. `sources` are asked in their order for what the evidence does not bring. */
+export function snpVerifier(rules: SnpRules, sources: readonly AmdEndorsementSource[]): Verifier {
   return {
     tee: 'snp',
     verify: async (evidence, expectations) => {

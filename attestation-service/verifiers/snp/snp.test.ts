@@ -2,15 +2,15 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { JsonObject, JsonValue } from '@sealpod/protocol/json';
+import { regularise } from '@sealpod/protocol/rcar';
 import { parseSnpEvidence, parseSnpReport } from '@sealpod/protocol/snp';
 import { vectorPath } from '@sealpod/protocol/testing/vectors';
 import { failures, type Verdict } from '@sealpod/protocol/verdict';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { AmdEndorsementSource } from '../../endorsements/amd/source.ts';
-import { fitted } from '../fitted.ts';
 import type { Verification, Verifier } from '../verifier.ts';
-import { snpVerifierWith } from './index.ts';
+import { snpVerifier } from './index.ts';
 import { amdRoot } from './root.ts';
 import { mintReport, reportAsJson, reportFields, TestAmd } from './testing/mint.ts';
 import type { SnpRules } from './verify.ts';
@@ -19,7 +19,7 @@ const chipId = randomBytes(64);
 const tcb = { bootloader: 3, tee: 0, snp: 8, microcode: 115 };
 const reportData = randomBytes(48);
 const initDataDigest = randomBytes(32);
-const fields = { chipId, reportData: fitted(reportData, 64), hostData: initDataDigest };
+const fields = { chipId, reportData: regularise(reportData, 64), hostData: initDataDigest };
 const now = new Date('2026-06-01T00:00:00Z');
 const expectations = { reportData, initDataDigest, trustedAttestationKeys: [], now };
 
@@ -35,10 +35,7 @@ beforeAll(async () => {
 
 /** The verifier under the test's own root. */
 function under(rules: Partial<SnpRules>, sources: readonly AmdEndorsementSource[] = []): Verifier {
-  return snpVerifierWith(
-    { allowVersion2: false, requireRevocationList: false, root: () => amd.root, ...rules },
-    sources,
-  );
+  return snpVerifier({ allowVersion2: false, requireRevocationList: false, root: () => amd.root, ...rules }, sources);
 }
 
 function evidence(report: Buffer, chain: Readonly<Record<string, Buffer>> | null = { VCEK: vcek.der }): JsonObject {
@@ -113,7 +110,7 @@ describe('evidence of SEV-SNP', () => {
     expect(await refusals(evidence(provided, { VLEK: vlek.der }))).toEqual([]);
 
     const turin = await TestAmd.create('Turin');
-    const shortChip = fitted(chipId.subarray(0, 8), 64);
+    const shortChip = regularise(chipId.subarray(0, 8), 64);
     const turinTcb = { fmc: 1, bootloader: 2, tee: 3, snp: 4, microcode: 200 };
     for (const certified of [shortChip.subarray(0, 8), shortChip]) {
       const key = await turin.chipKey(certified, turinTcb);
@@ -347,7 +344,7 @@ function withoutGaps(report: Buffer): Buffer {
 const vectors = vectorPath('snp');
 describe.skipIf(!existsSync(vectors))('published SNP evidence (skipped where the vectors are absent)', () => {
   const read = (name: string): Buffer => readFileSync(vectorPath(`snp/${name}`));
-  const real = snpVerifierWith({ allowVersion2: true, requireRevocationList: false, root: amdRoot }, []);
+  const real = snpVerifier({ allowVersion2: true, requireRevocationList: false, root: amdRoot }, []);
   const at = { trustedAttestationKeys: [], now: new Date('2025-06-01T00:00:00Z') };
   const refused = async (report: Buffer, type: string, der: Buffer): Promise<string[]> =>
     named((await real.verify(evidence(report, { [type]: der }), at)).verdict);

@@ -1,5 +1,6 @@
 import { createPublicKey, verify } from 'node:crypto';
 import type { SealpodError } from '@sealpod/protocol/errors';
+import { regularise } from '@sealpod/protocol/rcar';
 import type { SnpGeneration, SnpReport, SnpTcb } from '@sealpod/protocol/snp';
 import { ecdsaP384Sha384 } from '@sealpod/protocol/snp';
 import type { Verdict } from '@sealpod/protocol/verdict';
@@ -7,7 +8,6 @@ import type { Certificate } from '../../endorsements/certificate.ts';
 import { type EnrolledRoot, findPath } from '../../endorsements/certificate-path.ts';
 import { isCurrent, revokes } from '../../endorsements/revocation-list.ts';
 import { allOf, check } from '../check.ts';
-import { fitted } from '../fitted.ts';
 import type { Expectations } from '../verifier.ts';
 import type { SnpEndorsements } from './endorse.ts';
 import type { VersionedKey } from './versioned-key.ts';
@@ -161,7 +161,7 @@ function checkChip({ chipId }: SnpReport, { hardwareId, kind }: VersionedKey, ge
     });
   }
   // Turin's ids are eight bytes; the certificate may hold just these, the report has zeros after them.
-  const significant = generation === 'Turin' && hardwareId?.length === 8 ? fitted(hardwareId, 64) : hardwareId;
+  const significant = generation === 'Turin' && hardwareId?.length === 8 ? regularise(hardwareId, 64) : hardwareId;
   return check('chip id', significant?.equals(chipId) === true, 'EV_PART_MIX', {
     expected: hardwareId?.toString('hex') ?? 'a chip id in the certificate',
     actual: chipId.toString('hex'),
@@ -187,7 +187,7 @@ function checkPrivilegeLevel({ vmpl }: SnpReport): Verdict {
 }
 
 function checkReportData({ reportData }: SnpReport, expected: Buffer | undefined): Verdict {
-  const field = expected && fitted(expected, 64);
+  const field = expected && regularise(expected, 64);
   return check('report data', field === undefined || field.equals(reportData), 'EV_BINDING_MISMATCH', {
     expected: field?.toString('hex') ?? '',
     actual: reportData.toString('hex'),
@@ -196,7 +196,7 @@ function checkReportData({ reportData }: SnpReport, expected: Buffer | undefined
 }
 
 function checkHostData({ hostData }: SnpReport, expected: Buffer | undefined): Verdict {
-  const field = expected && fitted(expected, 32);
+  const field = expected && regularise(expected, 32);
   return check('host data', field === undefined || field.equals(hostData), 'INITDATA_DIGEST', {
     expected: field?.toString('hex') ?? '',
     actual: hostData.toString('hex'),
