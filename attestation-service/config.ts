@@ -1,5 +1,6 @@
 import type { RegoEngineOptions } from '@sealpod/rego';
 import type { RootConfiguration } from './endorsements/enrolled-roots.ts';
+import type { SnpConfig } from './verifiers/snp/config.ts';
 
 /** Configuration of an attestation service. A TEE without a member here is refused. */
 export interface AttestationServiceConfig {
@@ -8,6 +9,8 @@ export interface AttestationServiceConfig {
     /** Whose endorsement key certificates are accepted. */
     readonly roots: readonly RootConfiguration[];
   };
+  /** Enables TEEs `snp` and `az-snp-vtpm`. */
+  readonly snp?: SnpConfig;
   /** Enables TEE `sample`, which proves nothing. For tests of the protocol. */
   readonly sample?: boolean;
   readonly token?: TokenConfig;

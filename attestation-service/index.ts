@@ -12,3 +12,4 @@ export {
   type StoredPolicy,
   type StoredReferenceValue,
 } from './service.ts';
+export { readSnpConfig, type SnpConfig } from './verifiers/snp/config.ts';

@@ -27,8 +27,10 @@ import {
 } from './service.ts';
 import { type Snapshot, Snapshots } from './snapshot.ts';
 import { newTokenKey, TokenSigner } from './token/signer.ts';
+import { azureSnpVerifier } from './verifiers/azure/snp.ts';
 import { allOf } from './verifiers/check.ts';
 import { sampleVerifier } from './verifiers/sample/index.ts';
+import { amdSources, snpRules, snpVerifier } from './verifiers/snp/index.ts';
 import { tpmVerifier } from './verifiers/tpm/index.ts';
 import type { Verification, Verifier } from './verifiers/verifier.ts';
 
@@ -57,6 +59,12 @@ export async function createAttestationService(
   const signer = await TokenSigner.open(await sharedSecret(storage, 'token-key', newTokenKey));
   const verifiers = new Map<string, Verifier>();
   if (config.tpm !== undefined) verifiers.set('tpm', tpmVerifier(config.tpm.roots, challengeKey));
+  if (config.snp !== undefined) {
+    const rules = snpRules(config.snp);
+    const sources = amdSources(config.snp, storage, config.now ?? (() => new Date()));
+    verifiers.set('snp', snpVerifier(rules, sources));
+    verifiers.set('az-snp-vtpm', azureSnpVerifier(rules, sources));
+  }
   if (config.sample === true) verifiers.set('sample', sampleVerifier());
   const service = new LocalAttestationService(
     config,
@@ -113,7 +121,7 @@ class LocalAttestationService implements AttestationService {
       .update(canonicalJson(evidences.map(({ tee, evidence }) => ({ tee, evidence }))))
       .digest('hex');
     const snapshot = await this.#snapshots.current();
-    const verified = evidences.map((evidence) => this.#verify(evidence, snapshot, now));
+    const verified = await Promise.all(evidences.map((evidence) => this.#verify(evidence, snapshot, now)));
     const evidenceVerdict = allOf(
       'evidence',
       verified.map(({ verdict }) => verdict),
@@ -178,7 +186,7 @@ class LocalAttestationService implements AttestationService {
   }
 
   /** Parses and verifies one piece of evidence; whatever is wrong with it becomes a verdict. */
-  #verify(request: EvidenceToEvaluate, snapshot: Snapshot, now: Date): VerifiedEvidence {
+  async #verify(request: EvidenceToEvaluate, snapshot: Snapshot, now: Date): Promise<VerifiedEvidence> {
     const name = `${request.tee} evidence`;
     const verifier = this.#verifiers.get(request.tee);
     if (verifier === undefined) {
@@ -197,7 +205,7 @@ class LocalAttestationService implements AttestationService {
       const initData = initDataOf(request);
       const reportData = reportDataOf(request);
       const nonce = nonceOf(request);
-      const { verdict, claims } = verifier.verify(request.evidence, {
+      const { verdict, claims } = await verifier.verify(request.evidence, {
         ...(reportData === undefined ? {} : { reportData }),
         ...(nonce === undefined ? {} : { nonce }),
         ...(initData.digest === undefined ? {} : { initDataDigest: initData.digest }),

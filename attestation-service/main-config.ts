@@ -16,6 +16,7 @@ import {
 import type { AttestationServiceConfig, TokenConfig } from './config.ts';
 import { checkExposure, type GrpcServerOptions } from './grpc/server.ts';
 import type { KeyServerOptions } from './http/key-server.ts';
+import { readSnpConfig } from './verifiers/snp/config.ts';
 
 /** Configuration of the service as a program. */
 export interface MainConfig {
@@ -34,7 +35,7 @@ const code = 'USAGE';
  * - `listen` `host:port` of gRPC; `jwks` `{host, port}` of the key server, optional
  * - `tls` `{certificateFile, keyFile, clientAuthoritiesFile?}`, required beyond loopback
  * - `adminSecretFile` a file that only its owner can read; or `openAdministration: true` on loopback
- * - `tpm` `{roots: [{name, certificatesFile, simulated}]}`, `sample` boolean
+ * - `tpm` `{roots: [{name, certificatesFile, simulated}]}`, `snp` as `readSnpConfig` has it, `sample` boolean
  * - `token` `{issuer?, developer?, build?, profile?, lifetimeSeconds?}`
  *
  * @throws SealpodError USAGE naming the member
@@ -43,7 +44,7 @@ export function readMainConfig(path: string): MainConfig {
   const root = asJsonObject(parseJson(readText(path), { what: `configuration ${path}`, code }), 'configuration', code);
   refuseUnknown(
     root,
-    ['storage', 'listen', 'jwks', 'tls', 'adminSecretFile', 'openAdministration', 'tpm', 'sample', 'token'],
+    ['storage', 'listen', 'jwks', 'tls', 'adminSecretFile', 'openAdministration', 'tpm', 'snp', 'sample', 'token'],
     'configuration',
   );
   const at = (file: string): string => resolve(dirname(path), file);
@@ -74,6 +75,7 @@ export function readMainConfig(path: string): MainConfig {
       ...(optionalMember(root, 'tpm') === undefined
         ? {}
         : { tpm: { roots: readRoots(objectMember(root, 'tpm', code), at) } }),
+      ...optional(root, 'snp', (value) => ({ snp: readSnpConfig(value, at) })),
       ...(optionalMember(root, 'sample') === undefined ? {} : { sample: booleanMember(root, 'sample', code) }),
       ...(optionalMember(root, 'token') === undefined ? {} : { token: readToken(objectMember(root, 'token', code)) }),
     },

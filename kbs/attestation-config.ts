@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { readSnpConfig, type SnpConfig } from '@sealpod/attestation-service';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { ConfigReader } from './config-reader.ts';
 import type { KeySetSource } from './key-set.ts';
@@ -25,6 +26,8 @@ export type AttestationServiceConfig =
       readonly type: 'builtin';
       /** Enables TEE `tpm`. */
       readonly tpm?: { readonly roots: readonly RootConfig[] };
+      /** Enables TEEs `snp` and `az-snp-vtpm`. */
+      readonly snp?: SnpConfig;
       /** Enables TEE `sample`, which proves nothing; for tests of the protocol. */
       readonly sample: boolean;
       readonly token: TokenConfig;
@@ -91,7 +94,12 @@ export function readAttestationService(service: ConfigReader): AttestationServic
     const tpm = service.optionalObject('tpm');
     const token = readToken(service.optionalObject('token'));
     const base = { type, sample: service.flag('sample', false), token } as const;
-    config = tpm === undefined ? base : { ...base, tpm: readTpm(tpm) };
+    const snp = service.optionalJson('snp');
+    config = {
+      ...base,
+      ...(tpm === undefined ? {} : { tpm: readTpm(tpm) }),
+      ...(snp === undefined ? {} : { snp: readSnpConfig(snp, (path) => service.resolve(path)) }),
+    };
   }
   service.end();
   return config;

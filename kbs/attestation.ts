@@ -26,7 +26,5 @@ export async function openAttestationService(
       ...(adminSecret === undefined ? {} : { adminSecret }),
     });
   }
-  const { tpm, sample, token } = config;
-  const options = { sample, token, now: () => new Date(now()) };
-  return createAttestationService(tpm === undefined ? options : { ...options, tpm }, { storage, rego });
+  return createAttestationService({ ...config, now: () => new Date(now()) }, { storage, rego });
 }

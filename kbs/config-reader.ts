@@ -54,13 +54,23 @@ export class ConfigReader {
     return this.#take(name) === undefined ? undefined : this.text(name);
   }
 
+  /** A member that another reader understands. */
+  optionalJson(name: string): JsonValue | undefined {
+    return this.#take(name);
+  }
+
+  /** A path of a member that another reader found, relative to the configuration's directory. */
+  resolve(path: string): string {
+    return resolve(this.#directory, path);
+  }
+
   optionalPath(name: string): string | undefined {
     return this.#take(name) === undefined ? undefined : this.path(name);
   }
 
   /** A path, taken relative to the configuration's directory. */
   path(name: string): string {
-    return resolve(this.#directory, this.text(name));
+    return this.resolve(this.text(name));
   }
 
   flag(name: string, otherwise: boolean): boolean {

@@ -16,6 +16,16 @@ export const reasonCodes = {
     'a certificate does not chain to an enrolled root',
     'enrol the root, or treat the machine as hostile',
   ],
+  EV_CERT_REVOKED: ['a certificate has been revoked', 'treat the machine as hostile'],
+  EV_COLLATERAL_UNAVAILABLE: [
+    'certificates or lists of the vendor could not be had',
+    'check the way to the collateral service, or put them into the offline store',
+  ],
+  EV_COLLATERAL_EXPIRED: ['a revocation list or other collateral has expired', 'fetch it anew'],
+  EV_VMPL: [
+    'the report was asked for at a less privileged level than the guest itself',
+    'attest from privilege level 0 (VMPL 0)',
+  ],
   EV_NONCE_MISMATCH: ['the evidence answers another challenge', 'start a new session; a replay is refused'],
   EV_BINDING_MISMATCH: ['the evidence is not bound to this session key', 'treat the channel as intercepted'],
   EV_PART_MIX: ['parts of the evidence come from different machines', 'treat the machine as hostile'],

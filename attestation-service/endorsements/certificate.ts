@@ -21,6 +21,7 @@ export interface Certificate {
   /** Undefined where the extension is absent, and so any use is permitted. */
   readonly keyUsage?: {
     readonly keyCertSign: boolean;
+    readonly cRLSign: boolean;
     readonly keyEncipherment: boolean;
     readonly keyAgreement: boolean;
   };
@@ -61,6 +62,7 @@ export function parseCertificate(der: Uint8Array): Certificate {
         : {
             keyUsage: {
               keyCertSign: has(KeyUsageFlags.keyCertSign),
+              cRLSign: has(KeyUsageFlags.cRLSign),
               keyEncipherment: has(KeyUsageFlags.keyEncipherment),
               keyAgreement: has(KeyUsageFlags.keyAgreement),
             },

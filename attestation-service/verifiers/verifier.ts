@@ -27,8 +27,11 @@ export interface Verification {
 /** One TEE's verifier. */
 export interface Verifier {
   readonly tee: TeeName;
-  /** Parses and verifies. Throws EV_FORMAT or REQUEST_TOO_LARGE for what cannot be parsed; all else is in the verdict. */
-  verify(evidence: JsonValue, expectations: Expectations): Verification;
+  /**
+   * Parses and verifies; asks for collateral between the two, where the TEE has any. Throws EV_FORMAT or
+   * REQUEST_TOO_LARGE for what cannot be parsed; all else is in the verdict.
+   */
+  verify(evidence: JsonValue, expectations: Expectations): Verification | Promise<Verification>;
   /** The answer to a challenge request; absent where the TEE needs none. */
   challenge?(parameters: string): string;
 }

@@ -9,7 +9,7 @@ import type { TpmStatement } from './statement.ts';
 const qualifyingBytes = 32;
 
 /** The structure was made by a TPM (a restricted key signs nothing else that begins so) and is a quote. */
-export function checkStructure({ attest }: TpmStatement): Verdict {
+export function checkStructure({ attest }: Pick<TpmStatement, 'attest'>): Verdict {
   const shown = ({ magic, type }: { magic: number; type: number }): string =>
     `${magic.toString(16)} ${type.toString(16)}`;
   const wanted = { magic: attestMagic, type: AttestType.quote };
@@ -21,9 +21,13 @@ export function checkStructure({ attest }: TpmStatement): Verdict {
 }
 
 /** The attestation key signed the quote. */
-export function checkSignature({ attestationKey, attestBytes, signature }: TpmStatement): Verdict {
+export function checkSignature({
+  attestationKey,
+  attestBytes,
+  signature,
+}: Pick<TpmStatement, 'attestationKey' | 'attestBytes' | 'signature'>): Verdict {
   return check('quote signature', verifySignature(attestationKey, signature, attestBytes), 'EV_SIGNATURE', {
-    expected: 'a signature by ak_public',
+    expected: 'a signature by the attestation key',
     actual: 'does not verify',
   });
 }
@@ -34,7 +38,7 @@ export function bindingHolds({ attest }: TpmStatement, reportData: Buffer | unde
 }
 
 /** Exactly the 24 registers of the SHA-256 bank: with fewer, a value could stand at another register's place. */
-export function checkSelection({ quote }: TpmStatement): Verdict {
+export function checkSelection({ quote }: Pick<TpmStatement, 'quote'>): Verdict {
   const shown = (quote?.selection ?? [])
     .map(({ hash, registers }) => `0x${hash.toString(16)}:${registers.join(',')}`)
     .join(' ');
@@ -43,7 +47,11 @@ export function checkSelection({ quote }: TpmStatement): Verdict {
 }
 
 /** The register values sent along are those that were quoted. */
-export function checkPcrDigest({ quote, pcrs, signature }: TpmStatement): Verdict {
+export function checkPcrDigest({
+  quote,
+  pcrs,
+  signature,
+}: Pick<TpmStatement, 'quote' | 'pcrs' | 'signature'>): Verdict {
   // TPM2_Quote digests the registers with the hash of its signing scheme (Part 3 §18.4).
   const digest = createHash(hashName(signature.hash) ?? 'sha256')
     .update(Buffer.concat(pcrs))
