@@ -2,11 +2,11 @@ import { createHash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { SandboxStatus } from '@sealpod/protocol/status';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { clusterObstacle, TestCluster, type TestPod } from './test-cluster.ts';
+import { clusterObstacle, nodeObstacle, skipped } from './access.ts';
+import { TestCluster, type TestPod } from './test-cluster.ts';
 import { startWebhook } from './webhook-process.ts';
 
-const obstacle = clusterObstacle();
-const skipped = obstacle === undefined ? '' : ` (skipped: ${obstacle})`;
+const obstacle = clusterObstacle() ?? nodeObstacle();
 const secret = 'default/observe/greeting';
 const resource = 'sealpod.io/vm';
 
@@ -25,7 +25,7 @@ interface Status extends SandboxStatus {
   readonly verdict: { readonly outcome: string; readonly released?: number };
 }
 
-describe.skipIf(obstacle !== undefined)(`what one sees of pods on Kubernetes${skipped}`, () => {
+describe.skipIf(obstacle !== undefined)(`what one sees of pods on Kubernetes${skipped(obstacle)}`, () => {
   const test = new TestCluster();
   let stopWebhook: (() => Promise<void>) | undefined;
   let other: string;
