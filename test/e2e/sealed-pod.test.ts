@@ -71,7 +71,7 @@ beforeAll(async () => {
   await environment.json('image', 'encrypt', 'plain/hello:1', 'sealed/hello:1', '--key', 'default/image-key/hello');
 });
 afterAll(async () => {
-  await starts.close();
+  await starts?.close();
   await environment.sealpod('down');
   expect(environment.residue()).toEqual([]);
   await environment.remove();
