@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -5,12 +6,14 @@ import type { Decision } from '@sealpod/kbs/audit';
 import { alterPodVmImage } from '@sealpod/peer-pods/pod-vm';
 import type { Verdict } from '@sealpod/protocol/verdict';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ContainerStarts } from './container-starts.ts';
 import { TestEnvironment } from './environment.ts';
 
 /** One environment for all tests of this file: each test runs pods of its own name. */
 const environment = new TestEnvironment();
 const message = 'only an attested guest reads this';
 const digestPattern = /^[0-9a-f]{64}$/;
+let starts: ContainerStarts;
 
 /** Correlation id that an error message points to. */
 function correlationOf(stderr: string): string {
@@ -24,17 +27,31 @@ function leaves(verdict: Verdict): Verdict[] {
   return children.length === 0 ? [verdict] : children.flatMap(leaves);
 }
 
-/** Runs a pod that must be refused, and returns what the key broker recorded about it. */
-async function refused(
-  ...args: readonly string[]
-): Promise<{ readonly stderr: string; readonly decisions: readonly Decision[] }> {
-  const result = await environment.sealpod('run', ...args);
+/**
+ * Runs a pod that must not come to run: the verb fails, containerd starts no container in that time, and the pod is gone
+ * with its machine. Returns what the user is told.
+ */
+async function fails(image: string, name: string, ...options: readonly string[]): Promise<string> {
+  const before = starts.images();
+  const result = await environment.sealpod('run', image, '--name', name, ...options);
   expect(result.code, result.stderr).toBe(1);
-  const decisions = (await environment.json('explain', correlationOf(result.stderr))) as readonly Decision[];
-  return { stderr: result.stderr, decisions };
+  expect(starts.images()).toEqual(before);
+  await expectNoPod(name);
+  return result.stderr;
 }
 
-/** No container of a refused pod ever started, and its machine is gone. */
+/** As `fails`, where it is the key broker that refuses: it has released nothing. Returns what it recorded, too. */
+async function refused(
+  image: string,
+  name: string,
+  ...options: readonly string[]
+): Promise<{ readonly stderr: string; readonly decisions: readonly Decision[] }> {
+  const stderr = await fails(image, name, ...options);
+  const decisions = (await environment.json('explain', correlationOf(stderr))) as readonly Decision[];
+  expect(decisions.filter(({ kind, outcome }) => kind === 'resource' && outcome === 'OK')).toEqual([]);
+  return { stderr, decisions };
+}
+
 async function expectNoPod(name: string): Promise<void> {
   const { pods } = (await environment.json('status')) as { readonly pods: readonly { readonly name: string }[] };
   expect(pods.filter((pod) => pod.name === name)).toEqual([]);
@@ -49,10 +66,12 @@ function failedChecks(decisions: readonly Decision[]): Verdict[] {
 beforeAll(async () => {
   const up = await environment.sealpod('up', '--detach', '--no-demonstration');
   expect(up.code, up.stderr).toBe(0);
+  starts = new ContainerStarts(String(environment.state()['containerdSocket']));
   await environment.json('image', 'demo', 'plain/hello:1', '--message', message);
   await environment.json('image', 'encrypt', 'plain/hello:1', 'sealed/hello:1', '--key', 'default/image-key/hello');
 });
 afterAll(async () => {
+  await starts?.close();
   await environment.sealpod('down');
   expect(environment.residue()).toEqual([]);
   await environment.remove();
@@ -65,6 +84,9 @@ describe('a sealed pod', () => {
     await expect
       .poll(async () => (await environment.sealpod('logs', 'hello')).stdout, { timeout: 20_000 })
       .toContain(message);
+
+    // What the refusals below rely on: such a start is seen.
+    await expect.poll(() => starts.images()).toEqual([expect.stringContaining('/sealed/hello@sha256:')]);
 
     const explained = (await environment.json('explain', '--last', '--all')) as readonly Decision[];
     expect(explained.map(({ kind, outcome }) => [kind, outcome])).toEqual([
@@ -154,62 +176,42 @@ describe('a sealed pod', () => {
 
 describe('refusals in the real machine', () => {
   it('changed command line: the refusal names the component, expected and actual', async () => {
-    const { decisions, stderr } = await refused('sealed/hello:1', '--name', 'altered', '--pod-vm-image', 'altered');
+    const { decisions, stderr } = await refused('sealed/hello:1', 'altered', '--pod-vm-image', 'altered');
     const commandLine = failedChecks(decisions).find((verdict) => /command.line/.test(verdict.check));
     expect(commandLine).toMatchObject({ code: 'RV_MISMATCH' });
     expect(commandLine?.actual).toMatch(digestPattern);
     expect(commandLine?.expected).not.toContain(commandLine?.actual);
     // The guest, and so the host, learns the code and the correlation id only.
     expect(stderr).not.toContain(commandLine?.actual ?? 'missing');
-    await expectNoPod('altered');
   });
 
   it('changed root file system: the root hash differs, or dm-verity ends the machine', async () => {
     const images = join(environment.home, 'pod-vm-images');
     const imageDirectory = join(images, 'default');
     await alterPodVmImage({ imageDirectory, outputDirectory: join(images, 'other-root'), change: 'root-file-system' });
-    const { decisions } = await refused('sealed/hello:1', '--name', 'other-root', '--pod-vm-image', 'other-root');
+    const { decisions } = await refused('sealed/hello:1', 'other-root', '--pod-vm-image', 'other-root');
     const checks = failedChecks(decisions).map((verdict) => [verdict.check, verdict.code]);
     expect(checks).toContainEqual(['root hash', 'RV_MISMATCH']);
 
     await alterPodVmImage({ imageDirectory, outputDirectory: join(images, 'broken-root'), change: 'root-byte' });
-    const broken = await environment.sealpod(
-      'run',
-      'sealed/hello:1',
-      '--name',
-      'broken-root',
-      '--pod-vm-image',
-      'broken-root',
+    expect(await fails('sealed/hello:1', 'broken-root', '--pod-vm-image', 'broken-root')).toContain(
+      'AGENT_UNREACHABLE',
     );
-    expect(broken.code).toBe(1);
-    expect(broken.stderr).toContain('AGENT_UNREACHABLE');
-    await expectNoPod('broken-root');
   });
 
   it('changed initdata: a guest that was told something else gets nothing', async () => {
-    const { decisions } = await refused(
-      'sealed/hello:1',
-      '--name',
-      'untold',
-      '--no-enrol',
-      '--env',
-      'A=1',
-      '--',
-      'sleep',
-      '77',
-    );
+    const { decisions } = await refused('sealed/hello:1', 'untold', '--no-enrol', '--env', 'A=1', '--', 'sleep', '77');
     expect(failedChecks(decisions).map((verdict) => [verdict.check, verdict.code])).toContainEqual([
       'initdata',
       'RV_MISMATCH',
     ]);
-    await expectNoPod('untold');
   });
 
   it('no reference values: RV_NOT_LOADED', async () => {
     const kept = (await environment.json('refvalue', 'get', 'tpm_kernel')) as { readonly value: readonly string[] };
     expect((await environment.sealpod('refvalue', 'delete', 'tpm_kernel')).code).toBe(0);
     try {
-      const { decisions } = await refused('sealed/hello:1', '--name', 'unknown-kernel');
+      const { decisions } = await refused('sealed/hello:1', 'unknown-kernel');
       expect(failedChecks(decisions).map((verdict) => [verdict.check, verdict.code])).toContainEqual([
         'kernel',
         'RV_NOT_LOADED',
@@ -230,10 +232,7 @@ describe('refusals in the real machine', () => {
     );
     const layer = flipLayer('sealed/flipped');
     try {
-      const result = await environment.sealpod('run', 'sealed/flipped:1', '--name', 'flipped');
-      expect(result.code).toBe(1);
-      expect(result.stderr).toContain('IMG_DIGEST');
-      await expectNoPod('flipped');
+      expect(await fails('sealed/flipped:1', 'flipped')).toContain('IMG_DIGEST');
     } finally {
       layer.restore();
     }
@@ -249,10 +248,7 @@ describe('refusals in the real machine', () => {
       'default/image-key/wrong',
     );
     await environment.sealpodWithInput('x'.repeat(32), 'secret', 'put', 'default/image-key/wrong', '--file', '-');
-    const result = await environment.sealpod('run', 'sealed/wrong-key:1', '--name', 'wrong-key');
-    expect(result.code).toBe(1);
-    expect(result.stderr).toContain('IMG_DECRYPT_KEY');
-    await expectNoPod('wrong-key');
+    expect(await fails('sealed/wrong-key:1', 'wrong-key')).toContain('IMG_DECRYPT_KEY');
   });
 
   it('deny policy: POLICY_DENY, and the decision names the policy', async () => {
@@ -269,12 +265,39 @@ describe('refusals in the real machine', () => {
       '--policy',
       'nobody',
     );
-    const { stderr, decisions } = await refused('sealed/denied:1', '--name', 'denied');
+    const { stderr, decisions } = await refused('sealed/denied:1', 'denied');
     expect(stderr).toContain('POLICY_DENY');
     expect(decisions.find((decision) => decision.outcome === 'POLICY_DENY')).toMatchObject({
       policy: { id: 'nobody' },
     });
-    await expectNoPod('denied');
+  });
+
+  it('a key broker with another key than initdata pins: KBS_KEY, and it is asked for nothing', async () => {
+    const pinned = String(environment.state()['kbsCertificateFile']);
+    const genuine = readFileSync(pinned);
+    const before = await environment.json('explain', '--last', '--all');
+    execFileSync('openssl', [
+      ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '1'],
+      ...['-subj', '/CN=another key broker', '-keyout', '/dev/null', '-out', pinned],
+    ]);
+    try {
+      expect(await fails('sealed/hello:1', 'other-broker', '--no-enrol')).toContain('KBS_KEY');
+    } finally {
+      writeFileSync(pinned, genuine);
+    }
+    expect(await environment.json('explain', '--last', '--all')).toEqual(before);
+  });
+
+  it('no key broker at the address of initdata: KBS_UNREACHABLE', async () => {
+    const stateFile = join(environment.home, 'state.json');
+    const genuine = readFileSync(stateFile, 'utf8');
+    const state = environment.state();
+    writeFileSync(stateFile, JSON.stringify({ ...state, kbsUrl: `https://${state['address']}:9` }));
+    try {
+      expect(await fails('sealed/hello:1', 'no-broker', '--no-enrol')).toContain('KBS_UNREACHABLE');
+    } finally {
+      writeFileSync(stateFile, genuine);
+    }
   });
 });
 

@@ -103,6 +103,13 @@ export async function startPod(
   policy: string | undefined,
   options: Partial<PodServiceOptions> = {},
 ): Promise<PodFixture> {
+  const engine = createRegoEngine({ workers: 1, timeoutMs: 10_000 });
+  const agentPolicy = await AgentPolicy.create({ engine, ...(policy === undefined ? {} : { policy }) }).catch(
+    async (error: unknown) => {
+      await engine.close();
+      throw error;
+    },
+  );
   const base = mkdtempSync(join(tmpdir(), 'sealpod-pod-'));
   const paths = {
     root: join(base, 'run'),
@@ -115,9 +122,7 @@ export async function startPod(
   for (const folder of [paths.root, join(paths.sysctl, 'kernel'), paths.crunState])
     mkdirSync(folder, { recursive: true });
   writeFileSync(paths.resolvConf, 'nameserver 192.0.2.1\n');
-  const engine = createRegoEngine({ workers: 1, timeoutMs: 10_000 });
   const denied: { request: string; reason: string }[] = [];
-  const agentPolicy = await AgentPolicy.create({ engine, ...(policy === undefined ? {} : { policy }) });
   const service = createPodService({
     images: busyboxImages,
     agentPolicy,
