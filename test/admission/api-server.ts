@@ -13,7 +13,7 @@ const cache = join(process.env['SEALPOD_CACHE'] ?? '/var/cache/sealpod', 'cluste
 export const clusterPrograms = existsSync(cache)
   ? readdirSync(cache)
       .map((name) => join(cache, name))
-      .find((folder) => existsSync(join(folder, 'complete')))
+      .find((folder) => ['complete', 'kube-apiserver'].every((name) => existsSync(join(folder, name))))
   : undefined;
 
 export async function freePort(): Promise<number> {

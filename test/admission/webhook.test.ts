@@ -145,6 +145,10 @@ describe.skipIf(clusterPrograms === undefined)(`admission on a real API server${
       // Kubernetes' own judgement of what was kept.
       status: { qosClass: 'Burstable' },
     });
+    // Another handler than that of the class is put right.
+    expect(stored(annotated('io.containerd.cri.runtime-handler', 'runc'))).toMatchObject({
+      metadata: { annotations: { 'io.containerd.cri.runtime-handler': 'sealpod' } },
+    });
     const guaranteed = { limits: { cpu: '1', memory: '64Mi' } };
     expect(stored(container({ resources: guaranteed }))).toMatchObject({ status: { qosClass: 'Guaranteed' } });
     expect(stored(pod({ runtimeClassName: 'sealpod-peer' }))).toMatchObject({
@@ -198,7 +202,6 @@ describe.skipIf(clusterPrograms === undefined)(`admission on a real API server${
     ],
     ['imageDigest', container({ image: 'registry.test/app:1' })],
     ['imageDigest', pod({ initContainers: [{ name: 'i', image: 'registry.test/app' }] })],
-    ['runtimeHandler', annotated('io.containerd.cri.runtime-handler', 'runc')],
     ['hypervisorAnnotation', annotated(`${hypervisor}kernel_params`, 'x')],
     ['machineSize', annotated(`${hypervisor}default_memory`, '999999')],
     ['initdata', pod({ runtimeClassName: 'sealpod-strict' })],
@@ -299,8 +302,8 @@ describe.skipIf(clusterPrograms === undefined)(`admission on a real API server${
     expect(refusalOf(pod())).toContain('failed calling webhook "mutate.sealpod.io"');
     const nameless = pod({ runtimeClassName: null }, { namespace: 'sealed' });
     expect(refusalOf(nameless)).toContain('failed calling webhook "runtime-class.sealpod.io"');
-    const ordinary = pod({ runtimeClassName: null, hostNetwork: true });
-    expect(stored(ordinary)).toMatchObject({ metadata: { name: 'p' } });
+    const ordinary = pod({ runtimeClassName: null, hostNetwork: true }, { name: 'ordinary' });
+    expect(stored(ordinary)).toMatchObject({ metadata: { name: 'ordinary' } });
     // Without any webhook the policies of the API server itself still hold.
     server.kubectl(['delete', 'mutatingwebhookconfiguration,validatingwebhookconfiguration', 'sealpod']);
     await vi.waitFor(() => expect(refusalOf(nameless)).toContain('runtimeClass: '), { timeout: 60_000 });
