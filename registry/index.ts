@@ -8,6 +8,15 @@ export {
 } from './client.ts';
 export { hashFor, isDigest, requireDigest, sha256Digest } from './digest.ts';
 export {
+  type ImageIdentity,
+  type ImagePolicy,
+  type ImageRequirement,
+  parseImagePolicy,
+  requireAllowed,
+  type SignatureSource,
+} from './image-policy.ts';
+export { fetchSignatures, type ImageSignature } from './image-signature.ts';
+export {
   type Descriptor,
   hostPlatform,
   type ImageIndex,

@@ -1,13 +1,6 @@
 export { type ImageConfiguration, parseImageConfiguration } from './configuration.ts';
 export { createKeyUnwrapper, type GetResource, type UnwrapKey } from './layer-keys.ts';
 export { createOverlayMounter, type OverlayMount, type OverlayMounter } from './overlay.ts';
-export {
-  type ImageIdentity,
-  type ImagePolicy,
-  type ImageRequirement,
-  parseImagePolicy,
-  requireAllowed,
-} from './policy.ts';
 export { endpointsFor, type RegistryRule } from './registry-rules.ts';
 export {
   type ConfiguredText,

@@ -6,21 +6,25 @@ import { join } from 'node:path';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import {
   type Credentials,
+  fetchSignatures,
   findCredentials,
   formatReference,
   hostPlatform,
+  type ImageIdentity,
   type ImageManifest,
+  type ImagePolicy,
   type ImageReference,
+  parseImagePolicy,
   parseManifest,
   parseReference,
   RegistryClient,
+  requireAllowed,
   selectPlatform,
 } from '@sealpod/registry';
 import { type ImageConfiguration, maxConfigurationBytes, parseImageConfiguration } from './configuration.ts';
 import { publishImage, unpackImage } from './image-unpack.ts';
 import { createKeyUnwrapper, type GetResource, type UnwrapKey } from './layer-keys.ts';
 import { createOverlayMounter, type OverlayMounter } from './overlay.ts';
-import { type ImagePolicy, parseImagePolicy, requireAllowed } from './policy.ts';
 import { endpointsFor, type RegistryEndpoint, type RegistryRule } from './registry-rules.ts';
 import { SharedWork } from './shared-work.ts';
 import { defaultUnpackLimits, type SpecialFileTools, type UnpackLimits } from './unpack/index.ts';
@@ -111,7 +115,7 @@ class GuestImageStore implements ImageStore {
       const reference = parseReference(imageReference);
       const policy = await this.#policy();
       // Without a policy nothing is asked of the network.
-      if (policy === undefined) requireAllowed(policy, { reference, manifestDigest: '' });
+      if (policy === undefined) await requireAllowed(policy, { reference, manifestDigest: '' });
       const image = await this.#resolve(reference, policy, signal);
       try {
         const config = await this.#unpacked(image, signal);
@@ -163,7 +167,14 @@ class GuestImageStore implements ImageStore {
         authFile === undefined ? undefined : findCredentials(Buffer.from(authFile), endpoint.reference);
       const client = this.#client(endpoint, credentials);
       try {
-        return await resolveAt(client, reference, endpoint, policy, signal);
+        const { repository } = endpoint.reference;
+        // Signatures lie beside the image, at a mirror too.
+        const source = {
+          signatures: (digest: string) => fetchSignatures(client, repository, digest, signal),
+          key: this.#options.getResource,
+        };
+        const allow = (image: ImageIdentity) => requireAllowed(policy, image, source);
+        return await resolveAt(client, reference, endpoint, allow, signal);
       } catch (error) {
         client.close();
         signal.throwIfAborted();
@@ -256,18 +267,18 @@ async function resolveAt(
   client: RegistryClient,
   asked: ImageReference,
   { reference }: RegistryEndpoint,
-  policy: ImagePolicy | undefined,
+  allow: (image: ImageIdentity) => Promise<void>,
   signal: AbortSignal,
 ): Promise<ResolvedImage> {
   const { repository } = reference;
   const top = await client.fetchManifest(repository, reference.digest ?? reference.tag ?? 'latest', signal);
   const parsed = parseManifest(top.bytes, top.mediaType);
   if (parsed.kind === 'manifest') {
-    requireAllowed(policy, { reference: asked, manifestDigest: top.digest });
+    await allow({ reference: asked, manifestDigest: top.digest });
     return { client, repository, manifest: parsed, manifestDigest: top.digest };
   }
   const chosen = selectPlatform(parsed, hostPlatform());
-  requireAllowed(policy, { reference: asked, manifestDigest: chosen.digest, indexDigest: top.digest });
+  await allow({ reference: asked, manifestDigest: chosen.digest, indexDigest: top.digest });
   const fetched = await client.fetchManifest(repository, chosen.digest, signal);
   const manifest = parseManifest(fetched.bytes, chosen.mediaType);
   if (manifest.kind !== 'manifest') throw new SealpodError('IMG_FORMAT', 'an image index names another index');

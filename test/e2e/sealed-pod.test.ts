@@ -118,6 +118,14 @@ describe('a sealed pod', () => {
     });
   });
 
+  it('S-36: its system calls are filtered by the guest', async () => {
+    const status = await environment.sealpod('exec', 'hello', '--', 'cat', '/proc/self/status');
+    expect(status.stdout).toMatch(/^Seccomp:\s+2$/m);
+    const namespaces = await environment.sealpod('exec', 'hello', '--', 'unshare', '-U', 'true');
+    expect(namespaces.code).not.toBe(0);
+    expect(namespaces.stderr).toMatch(/Operation not permitted|not found/);
+  });
+
   it('gives a command a terminal, and lets a container open its standard output by name', async () => {
     const terminal = await environment.sealpod('exec', '-t', 'hello', '--', 'sh', '-c', 'tty; sleep 0.3');
     expect(terminal.code, terminal.stderr).toBe(0);

@@ -8,7 +8,9 @@ import {
   parseJson,
   stringArrayMember,
 } from '@sealpod/protocol/json';
-import { formatReference, type ImageReference, isDigest } from '@sealpod/registry';
+import { isDigest } from './digest.ts';
+import { type ImageSignature, type SignedIdentity, signatureProblem } from './image-signature.ts';
+import { formatReference, type ImageReference } from './reference.ts';
 
 /** One requirement on an image; all of a scope's must hold. */
 export type ImageRequirement =
@@ -16,6 +18,12 @@ export type ImageRequirement =
   | { readonly type: 'insecureAcceptAnything' }
   /** Ours: the manifest, or the index it was chosen from, has one of these digests. */
   | { readonly type: 'digest'; readonly digests: readonly string[] }
+  /** Signed with a key, which stands here as PEM or is a resource of the key broker. */
+  | {
+      readonly type: 'sigstoreSigned';
+      readonly key: { readonly pem: string } | { readonly uri: string };
+      readonly identity: SignedIdentity;
+    }
   /** A requirement of containers-policy.json that is not supported: it never holds. */
   | { readonly type: 'unsupported'; readonly name: string };
 
@@ -32,6 +40,14 @@ export interface ImageIdentity {
   readonly manifestDigest: string;
   /** Where the reference named an index. */
   readonly indexDigest?: string;
+}
+
+/** Where signatures and keys come from. */
+export interface SignatureSource {
+  /** The signatures of a manifest or index of this image. */
+  signatures(digest: string): Promise<readonly ImageSignature[]>;
+  /** A key of the key broker, PEM. */
+  key(uri: string): Promise<string | Uint8Array>;
 }
 
 const code = 'POLICY_INVALID';
@@ -59,14 +75,22 @@ export function parseImagePolicy(text: string | Uint8Array): ImagePolicy {
 /**
  * Decides on an image. No policy refuses, and so does an empty list of requirements.
  *
- * @throws SealpodError IMG_POLICY_DENY
+ * @param source without it a requirement of a signature does not hold
+ * @throws SealpodError IMG_POLICY_DENY, and what `source` throws
  */
-export function requireAllowed(policy: ImagePolicy | undefined, image: ImageIdentity): void {
+export async function requireAllowed(
+  policy: ImagePolicy | undefined,
+  image: ImageIdentity,
+  source?: SignatureSource,
+): Promise<void> {
   if (policy === undefined) throw denied(image, 'no image policy is set', 'set image_security_policy in initdata');
   const { scope, requirements } = selectRequirements(policy, image.reference);
   if (requirements.length === 0) throw denied(image, `${scope} has no requirements`);
   for (const requirement of requirements) {
-    const problem = violation(requirement, image);
+    const problem =
+      requirement.type === 'sigstoreSigned'
+        ? await unsigned(requirement, image, source)
+        : violation(requirement, image);
     if (problem !== undefined) throw denied(image, `${scope}: ${problem}`);
   }
 }
@@ -92,7 +116,27 @@ function selectRequirements(
   return { scope: 'default', requirements: policy.default };
 }
 
-function violation(requirement: ImageRequirement, image: ImageIdentity): string | undefined {
+type SignatureRequirement = Extract<ImageRequirement, { readonly type: 'sigstoreSigned' }>;
+
+async function unsigned(
+  { key, identity }: SignatureRequirement,
+  { reference, manifestDigest, indexDigest }: ImageIdentity,
+  source: SignatureSource | undefined,
+): Promise<string | undefined> {
+  if (source === undefined) return 'signatures are not checked here';
+  const digests = [
+    manifestDigest,
+    ...(indexDigest === undefined || indexDigest === manifestDigest ? [] : [indexDigest]),
+  ];
+  const pem = 'pem' in key ? key.pem : await source.key(key.uri);
+  const found = await Promise.all(digests.map((digest) => source.signatures(digest)));
+  return signatureProblem(found.flat(), pem, { reference, digests }, identity);
+}
+
+function violation(
+  requirement: Exclude<ImageRequirement, SignatureRequirement>,
+  image: ImageIdentity,
+): string | undefined {
   switch (requirement.type) {
     case 'insecureAcceptAnything':
       return undefined;
@@ -137,9 +181,40 @@ function parseRequirement(requirement: JsonObject): ImageRequirement {
       if (!digests.every(isDigest)) throw new SealpodError(code, 'a digest of the image policy is malformed');
       return { type, digests };
     }
+    case 'sigstoreSigned':
+      return signatureRequirement(requirement) ?? { type: 'unsupported', name: type };
     default:
       return { type: 'unsupported', name: type.slice(0, 64) };
   }
+}
+
+/** Undefined for forms that are not supported: certificates of Fulcio, logs of Rekor, several keys, keys in files. */
+function signatureRequirement(requirement: JsonObject): SignatureRequirement | undefined {
+  if (Object.keys(requirement).some((name) => !['type', 'keyData', 'keyPath', 'signedIdentity'].includes(name)))
+    return undefined;
+  const [keyData, uri] = [optionalMember(requirement, 'keyData'), optionalMember(requirement, 'keyPath')];
+  const identity = signedIdentity(optionalMember(requirement, 'signedIdentity'));
+  if (identity === undefined || (keyData === undefined) === (uri === undefined)) return undefined;
+  if (uri !== undefined) {
+    const text = asJsonText(uri, 'keyPath', code);
+    return text.startsWith('kbs:///') ? { type: 'sigstoreSigned', key: { uri: text }, identity } : undefined;
+  }
+  // The standard has base64 here, upstream's guest the PEM itself.
+  const text = asJsonText(keyData, 'keyData', code);
+  const pem = text.startsWith('-----BEGIN') ? text : Buffer.from(text, 'base64').toString('utf8');
+  return pem.startsWith('-----BEGIN PUBLIC KEY-----') ? { type: 'sigstoreSigned', key: { pem }, identity } : undefined;
+}
+
+/** The repository is always compared: a signature for another name is no signature for this one. */
+function signedIdentity(value: JsonValue | undefined): SignedIdentity | undefined {
+  if (value === undefined) return { type: 'matchRepository' };
+  const identity = asJsonObject(value, 'signedIdentity', code);
+  const type = optionalMember(identity, 'type');
+  if (type === 'matchRepository') return { type };
+  const repository = optionalMember(identity, 'dockerRepository');
+  return type === 'exactRepository' && typeof repository === 'string'
+    ? { type, dockerRepository: repository }
+    : undefined;
 }
 
 function refuseUnknown(object: JsonObject, known: readonly string[], what: string): void {
