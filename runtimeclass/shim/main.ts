@@ -53,7 +53,7 @@ async function serve(options: Options): Promise<void> {
     });
   };
   const unused = setTimeout(() => {
-    if (pod.idle) shutdown();
+    if (pod.idle && !pod.begun) shutdown();
   }, unusedMs);
   unused.unref();
 

@@ -194,6 +194,11 @@ export class Pod {
     // The state file stays: the next shim on this node stops the machine when the adaptor is back.
   }
 
+  /** Whether containerd has asked for the sandbox: its machine may take minutes to boot. */
+  get begun(): boolean {
+    return this.#machine !== undefined;
+  }
+
   /** True when nothing is left that containerd may ask for. */
   get idle(): boolean {
     return this.containers.size === 0;
