@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- [names…] [--runs N] [-o json] [--peer-key-broker URL] [--load-generator FILE]`: measures this
+ * `npm run bench -- [names…] [--runs N] [--pods N,N…] [-o json] [--peer-key-broker URL] [--load-generator FILE]`: measures this
  * repository's parts beside the programs they are compared with, both sides in one run on one machine.
  *
  * @module
@@ -14,20 +14,31 @@ import { keyBroker } from './cases/key-broker.ts';
 import { machineStart } from './cases/machine-start.ts';
 import { memory } from './cases/memory.ts';
 import { podStart } from './cases/pod-start.ts';
+import { pods } from './cases/pods.ts';
 import { policyEngine } from './cases/policy-engine.ts';
 import { removeTracesOnSignal } from './interruption.ts';
 import { describeMachine } from './machine.ts';
 import type { BenchCase, BenchContext } from './measure.ts';
 import { type CaseResult, renderText } from './report.ts';
 
-const cases: readonly BenchCase[] = [machineStart, podStart, imagePull, keyBroker, policyEngine, agentRelay, memory];
-const usage = `usage: npm run bench -- [${cases.map(({ name }) => name).join('|')}…] [--runs N] [-o text|json] [--peer-key-broker URL] [--load-generator FILE]`;
+const cases: readonly BenchCase[] = [
+  machineStart,
+  podStart,
+  imagePull,
+  keyBroker,
+  policyEngine,
+  agentRelay,
+  memory,
+  pods,
+];
+const usage = `usage: npm run bench -- [${cases.map(({ name }) => name).join('|')}…] [--runs N] [--pods N,N…] [-o text|json] [--peer-key-broker URL] [--load-generator FILE]`;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     output: { type: 'string', short: 'o', default: 'text' },
     runs: { type: 'string', default: '3' },
+    pods: { type: 'string', default: '1,4,10' },
     'peer-key-broker': { type: 'string' },
     'load-generator': { type: 'string' },
     help: { type: 'boolean', short: 'h', default: false },
@@ -36,9 +47,11 @@ const { values, positionals } = parseArgs({
 
 const unknown = positionals.filter((name) => !cases.some((known) => known.name === name));
 const runs = Number(values.runs);
+const podCounts = values.pods.split(',').map(Number);
+const isCount = (value: number): boolean => Number.isInteger(value) && value >= 1;
 if (values.help) {
   console.log(`${usage}\n\n${cases.map(({ name, definition }) => `${name}: ${definition}`).join('\n')}`);
-} else if (unknown.length > 0 || !/^(text|json)$/.test(values.output) || !Number.isInteger(runs) || runs < 1) {
+} else if (unknown.length > 0 || !/^(text|json)$/.test(values.output) || !isCount(runs) || !podCounts.every(isCount)) {
   console.error(unknown.length > 0 ? `bench: unknown case ${unknown.join(', ')}\n${usage}` : usage);
   process.exitCode = 2;
 } else {
@@ -50,12 +63,15 @@ if (values.help) {
     const machine = await describeMachine();
     const context: BenchContext = {
       runs,
+      pods: podCounts,
       scratch,
       say: (text) => console.error(`bench: ${text}`),
       peerKeyBroker: values['peer-key-broker'],
       loadGenerator: values['load-generator'],
     };
-    const chosen = cases.filter(({ name }) => positionals.length === 0 || positionals.includes(name));
+    const chosen = cases.filter(({ name, onRequest }) =>
+      positionals.length === 0 ? onRequest !== true : positionals.includes(name),
+    );
     const results: CaseResult[] = [];
     for (const one of chosen) results.push(await runCase(one, context));
     const report = { machine, results };

@@ -27,6 +27,8 @@ export interface Measured {
 export interface BenchContext {
   /** Measured runs of each side; a warm-up that is not counted comes before them. */
   readonly runs: number;
+  /** How many pods are started at once, for cases on a cluster: one round each. */
+  readonly pods: readonly number[];
   /** A folder of this run alone, removed afterwards. */
   readonly scratch: string;
   /** Tells what is being done. */
@@ -42,6 +44,8 @@ export interface BenchCase {
   readonly name: string;
   /** What is measured against what, in one sentence. */
   readonly definition: string;
+  /** Only run where it is named: it takes far longer than the others. */
+  readonly onRequest?: boolean;
   /** Why it cannot be measured on this machine; undefined where it can. */
   readonly obstacle: () => string | undefined;
   readonly run: (context: BenchContext) => Promise<Measured>;

@@ -102,12 +102,14 @@ function told({ outcome, submods }: BrokerVerdict): string {
   return statuses.length === 0 ? outcome : `${outcome} (${statuses.join(', ')})`;
 }
 
-/** What a stage took in all; with a plus sign while one of it is under way. */
+/** What a stage took in all; with a plus sign while one of it is under way, and whether one failed. */
 function cost(stages: readonly StageRecord[], stage: StartStage): string {
   const same = stages.filter((one) => one.stage === stage && (stage === 'network' || one.part === undefined));
   if (same.length === 0) return '';
-  const sum = same.reduce((total, { durationMs = 0 }) => total + durationMs, 0);
-  return same.some(({ durationMs }) => durationMs === undefined) ? `${seconds(sum)}+` : seconds(sum);
+  const now = Date.now();
+  const sum = same.reduce((total, { startedAt, durationMs = now - startedAt }) => total + durationMs, 0);
+  if (same.some(({ durationMs }) => durationMs === undefined)) return `${seconds(sum)}+`;
+  return same.some(({ code }) => code !== 'OK') ? `${seconds(sum)} failed` : seconds(sum);
 }
 
 function seconds(milliseconds: number | undefined): string {

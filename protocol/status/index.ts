@@ -7,6 +7,7 @@ export {
   parseGuestLine,
 } from './guest-line.ts';
 export {
+  correlationIn,
   isCorrelationId,
   isStartStage,
   type PodIdentity,

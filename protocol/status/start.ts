@@ -106,3 +106,8 @@ export function isStartStage(text: unknown): text is StartStage {
 export function isCorrelationId(text: unknown): text is string {
   return typeof text === 'string' && /^[\w.:-]{1,128}$/.test(text);
 }
+
+/** The correlation id in the text of an error that crossed a process boundary; undefined where there is none. */
+export function correlationIn(text: string): string | undefined {
+  return /\(correlation ([\w.:-]{1,128})\)/.exec(text)?.[1];
+}

@@ -218,8 +218,9 @@ export class StartRecords {
 
   #tell(sandbox: string, ended: EndedStage): void {
     this.#listener.stageEnded(ended);
-    const { durationMs: ms, ...stage } = ended;
-    this.#log.info({ sandbox, ...stage, ms }, 'stage');
+    const { durationMs: ms, part, ...stage } = ended;
+    // `part` of a line is the part of sealpod that wrote it.
+    this.#log.info({ sandbox, ...stage, ...(part === undefined ? {} : { stagePart: part }), ms }, 'stage');
   }
 
   #tellRefusal({ sandboxId: sandbox, refusal }: SandboxStatus): void {

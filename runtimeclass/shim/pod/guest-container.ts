@@ -1,4 +1,5 @@
 import { SealpodError } from '@sealpod/protocol/errors';
+import { correlationIn } from '@sealpod/protocol/status';
 import type { ShimConfiguration } from '../configuration.ts';
 import type { GuestConnection } from '../guest/connection.ts';
 import type { Logger } from '../log.ts';
@@ -57,6 +58,8 @@ export async function createInGuest(
     );
   } catch (thrown) {
     updates.close();
+    const correlation = correlationIn(String(thrown)) ?? '';
+    log.info('a container was refused', { container: id, error: thrown, correlation });
     throw thrown;
   }
   updates.begin();
