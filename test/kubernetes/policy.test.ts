@@ -60,7 +60,11 @@ describe.skipIf(obstacle !== undefined)(`generated policies on Kubernetes${skipp
         {
           name: 'main',
           image: cluster.image,
-          command: ['/bin/sh', '-c', 'echo "mode $(cat /scratch/mode), level $LEVEL"; while :; do sleep 1; done'],
+          command: [
+            '/bin/sh',
+            '-c',
+            'echo "mode $(cat /scratch/mode), level $LEVEL"; grep -E "^Seccomp:" /proc/self/status; while :; do sleep 1; done',
+          ],
           env: [{ name: 'LEVEL', value: 'high' }],
           volumeMounts: [{ name: 'scratch', mountPath: '/scratch' }],
           readinessProbe: { exec: { command: ['test', '-e', '/scratch/mode'] }, periodSeconds: 2, timeoutSeconds: 20 },
@@ -69,6 +73,7 @@ describe.skipIf(obstacle !== undefined)(`generated policies on Kubernetes${skipp
             runAsGroup: 1000,
             allowPrivilegeEscalation: false,
             capabilities: { drop: ['ALL'] },
+            seccompProfile: { type: 'RuntimeDefault' },
           },
         },
       ],
@@ -131,10 +136,10 @@ describe.skipIf(obstacle !== undefined)(`generated policies on Kubernetes${skipp
     await cluster.stop();
   });
 
-  it('a plain manifest runs as it is written', async () => {
+  it('a plain manifest runs as it is written, kept to the system calls of RuntimeDefault', async () => {
     await expect
       .poll(() => cluster.ok('logs', 'guarded', '-c', 'main'), { timeout: 30_000 })
-      .toBe('mode fast, level high\n');
+      .toBe('mode fast, level high\nSeccomp:\t2\n');
   });
 
   it.each([
@@ -180,7 +185,13 @@ describe.skipIf(obstacle !== undefined)(`generated policies on Kubernetes${skipp
   describe('kubectl debug', () => {
     const file = () =>
       JSON.stringify([
-        { name: 'debugger', image: cluster.image, command: ['/bin/sh', '-c', 'echo looks around; sleep 3600'] },
+        {
+          name: 'debugger',
+          image: cluster.image,
+          command: ['/bin/sh', '-c', 'echo looks around; sleep 3600'],
+          // What kubectl's profile "general" adds.
+          securityContext: { capabilities: { add: ['SYS_PTRACE'] } },
+        },
       ]);
     const debug = (name: string) =>
       cluster.ok(
