@@ -8,7 +8,7 @@ import {
   type KnownConfiguration,
 } from '../kubernetes/environment.ts';
 import type { Container, Handler, ObjectMeta, PodSpec } from '../kubernetes/types.ts';
-import type { ContainerData } from './data.ts';
+import { type ContainerData, sortedByName } from './data.ts';
 import { containerMounts } from './mounts.ts';
 
 /** What containerd gives a container that says nothing (its `defaultUnixCaps`). */
@@ -58,7 +58,7 @@ export function containerData(container: Container, context: ContainerContext): 
     image: image.reference,
     args: commandLine(container, image).map((text) => expand(text, environment.variables)),
     cwd: container.workingDir || image.workingDirectory || '/',
-    env: Object.fromEntries(environment.variables),
+    env: sortedByName(environment.variables),
     variables: environment.optional,
     user: userOf(container, spec, image),
     terminal: container.tty === true,

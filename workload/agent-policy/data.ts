@@ -73,3 +73,8 @@ export interface FileData {
   readonly size: number;
   readonly sha256: string;
 }
+
+/** An object with its members in order: the API server sorts those of ConfigMaps and Secrets, and a policy must not change. */
+export function sortedByName<T>(entries: Iterable<readonly [string, T]>): Record<string, T> {
+  return Object.fromEntries([...entries].sort(([one], [other]) => (one < other ? -1 : 1)));
+}

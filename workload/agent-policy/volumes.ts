@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { type KnownConfiguration, sealedPrefix } from '../kubernetes/environment.ts';
 import { literal } from '../kubernetes/names.ts';
 import type { ConfigMapVolume, KeyToPath, PodSpec, ProjectedSource, Volume } from '../kubernetes/types.ts';
-import type { FileData, VolumeData } from './data.ts';
+import { type FileData, sortedByName, type VolumeData } from './data.ts';
 import { isCopied, runtimeVolumes } from './mounts.ts';
 
 type Files = Readonly<Record<string, FileData | null>>;
@@ -94,7 +94,7 @@ function secretFiles(
 /** What of a ConfigMap or Secret becomes a file: all keys, or those that the volume names. */
 function selectedFiles(content: ReadonlyMap<string, FileData | null>, items: readonly KeyToPath[] | undefined): Files {
   const paths = items ?? [...content.keys()].map((key) => ({ key, path: key }));
-  return Object.fromEntries(
+  return sortedByName(
     paths.flatMap(({ key, path }) => {
       const file = content.get(key);
       return file === undefined ? [] : [[path, file] as const];
