@@ -19,7 +19,7 @@ describe.skipIf(missing !== undefined)(
     beforeAll(async () => {
       registry = await startRegistry();
       client = new RegistryClient({ registry: registry.host, plainHttpHosts: new Set([registry.host]) });
-    });
+    }, 60_000);
     afterAll(async () => {
       client?.close();
       await registry?.stop();
