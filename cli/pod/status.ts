@@ -57,7 +57,8 @@ export function tellPodStatus(format: OutputFormat, pods: readonly PodStatus[]):
   process.stdout.write(`\n${table(['pod', ...startStages, 'total'], rows)}`);
   process.stdout.write('attesting lies within the stage that first needs the key broker; sums are of all containers\n');
   for (const { refusal, ...pod } of pods)
-    if (refusal !== undefined) process.stdout.write(`${podNameOf(pod)}: ${refusal.code}: ${refusal.message}\n`);
+    if (refusal !== undefined)
+      process.stdout.write(`${podNameOf(pod)}: ${refusal.code}: ${refusal.message.replace(/\s+/g, ' ')}\n`);
 }
 
 /** Milliseconds from the request for the VM to the start of the last container; undefined before. */

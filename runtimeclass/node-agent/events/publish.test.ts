@@ -158,16 +158,16 @@ it('tells nothing that is older than what the API server keeps', async () => {
 
 it('counts what is refused again in the series of the first event', async () => {
   const refusal = { code: 'IMG_DIGEST', message: 'altered', at: Date.now(), count: 1 } as const;
-  sandboxes = [sandbox({ stages: [], refusal })];
+  sandboxes = [sandbox({ stages: [], refusals: [refusal] })];
   void publish(await apiServer());
   await until(() => events.size === 1);
-  sandboxes = [sandbox({ stages: [], refusal: { ...refusal, count: 5 } })];
+  sandboxes = [sandbox({ stages: [], refusals: [{ ...refusal, count: 5 }] })];
   await until(() => calls.some(({ method }) => method === 'PATCH'));
   const patch = calls.find(({ method }) => method === 'PATCH');
   expect(patch?.type).toBe('application/merge-patch+json');
   expect(patch?.body['series']).toMatchObject({ count: 5 });
   // One more is not worth a write yet.
-  sandboxes = [sandbox({ stages: [], refusal: { ...refusal, count: 6 } })];
+  sandboxes = [sandbox({ stages: [], refusals: [{ ...refusal, count: 6 }] })];
   await delay(100);
   expect(calls.filter(({ method }) => method === 'PATCH')).toHaveLength(1);
 });
