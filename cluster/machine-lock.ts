@@ -1,8 +1,10 @@
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
 
 const file = '/run/sealpod/cluster';
+/** So long after the machine was taken nothing has to run yet: the first programs are being started. */
+const startingMs = 60_000;
 
 /**
  * Takes the machine for the cluster in `directory`: the rules of Services are in one table of the kernel, whose name is
@@ -22,7 +24,7 @@ export function takeMachine(directory: string, runs: (other: string) => boolean)
     }
     const other = holder();
     if (other === directory) return;
-    if (other !== undefined && runs(other)) {
+    if (other !== undefined && (justTaken() || runs(other))) {
       throw new SealpodError('UNSUPPORTED', 'another cluster runs on this machine', {
         expected: 'one cluster at a time: their Services would have the same packet filter table',
         actual: other,
@@ -36,6 +38,11 @@ export function takeMachine(directory: string, runs: (other: string) => boolean)
 /** Gives the machine back, where the cluster in `directory` has it. */
 export function releaseMachine(directory: string): void {
   if (holder() === directory) rmSync(file, { force: true });
+}
+
+function justTaken(): boolean {
+  const taken = statSync(file, { throwIfNoEntry: false })?.mtimeMs;
+  return taken !== undefined && Date.now() - taken < startingMs;
 }
 
 function holder(): string | undefined {

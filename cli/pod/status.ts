@@ -1,5 +1,5 @@
 import type { Decision } from '@sealpod/kbs/audit';
-import type { SandboxStatus, StageRecord, StartStage } from '@sealpod/protocol/status';
+import { type SandboxStatus, type StageRecord, type StartStage, startStages } from '@sealpod/protocol/status';
 import { type OutputFormat, table } from '../terminal/output.ts';
 
 /** What the key broker has on record about a pod's guest. */
@@ -29,16 +29,6 @@ export function verdictOf(decisions: readonly Decision[]): BrokerVerdict {
   };
 }
 
-const shownStages: readonly StartStage[] = [
-  'network',
-  'creating-vm',
-  'booting',
-  'attesting',
-  'pulling',
-  'unsealing',
-  'starting',
-];
-
 /** Prints the pods: what they run in, and what their start cost by stage. */
 export function tellPodStatus(format: OutputFormat, pods: readonly PodStatus[]): void {
   if (format === 'json') {
@@ -61,13 +51,14 @@ export function tellPodStatus(format: OutputFormat, pods: readonly PodStatus[]):
   if (pods.length === 0) return;
   const rows = pods.map((pod) => [
     podNameOf(pod),
-    ...shownStages.map((stage) => cost(pod.stages, stage)),
+    ...startStages.map((stage) => cost(pod.stages, stage)),
     seconds(totalOf(pod)),
   ]);
-  process.stdout.write(`\n${table(['pod', ...shownStages, 'total'], rows)}`);
+  process.stdout.write(`\n${table(['pod', ...startStages, 'total'], rows)}`);
   process.stdout.write('attesting lies within the stage that first needs the key broker; sums are of all containers\n');
   for (const { refusal, ...pod } of pods)
-    if (refusal !== undefined) process.stdout.write(`${podNameOf(pod)}: ${refusal.code}: ${refusal.message}\n`);
+    if (refusal !== undefined)
+      process.stdout.write(`${podNameOf(pod)}: ${refusal.code}: ${refusal.message.replace(/\s+/g, ' ')}\n`);
 }
 
 /** Milliseconds from the request for the VM to the start of the last container; undefined before. */

@@ -44,7 +44,7 @@ export interface StageRecord {
   readonly correlationId?: string;
 }
 
-/** The newest refusal or failure of a pod. */
+/** One refusal or failure of a pod. */
 export interface RefusalRecord {
   readonly code: ReasonCode;
   readonly message: string;
@@ -84,6 +84,9 @@ export interface SandboxStatus {
   readonly stages: readonly StageRecord[];
   /** Of the newest attestation, also of a refused one. */
   readonly correlationId?: string;
+  /** Each other refusal by its code, container and message, in the order in which they last came; the newest 20. */
+  readonly refusals?: readonly RefusalRecord[];
+  /** The newest of them. */
   readonly refusal?: RefusalRecord;
 }
 

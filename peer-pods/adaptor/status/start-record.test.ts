@@ -79,6 +79,11 @@ describe('StartRecord', () => {
       message: 'ExecProcessRequest is blocked by policy: commands',
       count: 1,
     });
+    hear(record, 40_000, refused);
+    expect(record.status.refusals?.map(({ code, count }) => [code, count])).toEqual([
+      ['AGENT_POLICY_DENY', 1],
+      ['IMG_DIGEST', 3],
+    ]);
   });
 
   it('keeps the stages of the VM and a bounded number of those of containers', () => {

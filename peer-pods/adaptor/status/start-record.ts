@@ -11,6 +11,7 @@ import type { Instance } from '../../providers/provider.ts';
 
 /** Containers that restart for ever bring ever more stages: those of the VM and the newest others are kept. */
 const maxGuestStages = 100;
+const maxRefusals = 20;
 
 /** What a record begins with. */
 export interface NewStart {
@@ -111,11 +112,13 @@ export class StartRecord {
 
   /** Keeps a refusal; the same one again is counted. */
   refuse(refusal: Omit<RefusalRecord, 'count'>): void {
-    const before = this.#status.refusal;
-    const same =
-      before?.code === refusal.code && before.message === refusal.message && before.container === refusal.container;
+    const { refusals = [] } = this.#status;
+    const isSame = ({ code, message, container }: RefusalRecord): boolean =>
+      code === refusal.code && message === refusal.message && container === refusal.container;
+    const newest = { ...refusal, count: (refusals.find(isSame)?.count ?? 0) + 1 };
     this.#change({
-      refusal: { ...refusal, count: same ? before.count + 1 : 1 },
+      refusals: [...refusals.filter((one) => !isSame(one)), newest].slice(-maxRefusals),
+      refusal: newest,
       ...(refusal.correlationId === undefined ? {} : { correlationId: refusal.correlationId }),
     });
   }

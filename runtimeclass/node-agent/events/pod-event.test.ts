@@ -69,14 +69,14 @@ describe('podEvents', () => {
   it('tells a refusal with code, meaning, what to do, and correlation id, however long the message', () => {
     const refusal = {
       code: 'POLICY_DENY',
-      message: `Failed to pull image ${'x'.repeat(2000)}`,
+      message: `Failed\n to pull image ${'x'.repeat(2000)}`,
       at: at + 15_000,
       stage: 'pulling',
       container: 'main',
       correlationId: 'c-2',
       count: 3,
     } as const;
-    const [event] = podEvents(sandbox([], { refusal }), at + 20_000);
+    const [event] = podEvents(sandbox([], { refusals: [refusal] }), at + 20_000);
     expect(event).toMatchObject({ type: 'Warning', reason: 'VMRefused', action: 'pulling', count: 3 });
     expect(event?.note).toMatch(
       /^POLICY_DENY \(container main\): a policy denies the request\. To do: see `sealpod explain`.* Correlation id c-2 \(sealpod explain c-2\)\. Failed to pull image x+…$/,

@@ -46,9 +46,9 @@ const reasons: Readonly<Record<StartStage, string>> = {
 /** The reason of each event that is about a refusal or a failure; its note begins with the reason code. */
 export const refusalReason = 'VMRefused';
 
-/** The events that a pod should have by now: one for each stage that ended well, one for its newest refusal. */
+/** The events that a pod should have by now: one for each stage that ended well, one for each of its refusals. */
 export function podEvents(sandbox: SandboxStatus, now: number): readonly PodEvent[] {
-  const { sandboxId, vm, stages, refusal } = sandbox;
+  const { sandboxId, vm, stages, refusals = [] } = sandbox;
   const byKey = new Map<string, { readonly events: StageRecord[]; readonly parts: readonly StageRecord[] }>();
   for (const stage of ended(stages, now)) {
     const key = [sandboxId, stage.stage, stage.container ?? ''].join('/');
@@ -70,9 +70,8 @@ export function podEvents(sandbox: SandboxStatus, now: number): readonly PodEven
       detail: { sandboxId, stage: newest, ...(newest.stage === 'creating-vm' ? { vm } : {}) },
     };
   });
-  return (refusal === undefined ? events : [...events, refusalEvent(sandboxId, refusal)]).sort(
-    (one, other) => (one.times[0] ?? 0) - (other.times[0] ?? 0),
-  );
+  const refused = refusals.map((refusal) => refusalEvent(sandboxId, refusal));
+  return [...events, ...refused].sort((one, other) => (one.times[0] ?? 0) - (other.times[0] ?? 0));
 }
 
 /** Name of the event's object: the same whoever publishes it, so that it is never there twice. */
@@ -149,7 +148,9 @@ function seconds(milliseconds = 0): string {
   return `${(milliseconds / 1000).toFixed(milliseconds < 10_000 ? 2 : 1)} s`;
 }
 
-function limited(note: string): string {
+/** One line, since kubectl shows the first only, of the length that is taken. */
+function limited(text: string): string {
+  const note = text.replace(/\s+/g, ' ').trim();
   const bytes = Buffer.from(note);
   return bytes.length <= maxNoteBytes ? note : `${bytes.subarray(0, maxNoteBytes - 4).toString('utf8')}…`;
 }

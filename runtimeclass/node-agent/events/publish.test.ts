@@ -25,17 +25,19 @@ let failing: number | undefined;
 let sandboxes: SandboxStatus[];
 let warnings: Record<string, unknown>[];
 let servers: Server[];
+let running: Promise<void>[];
 const log: EventLog = { info: () => undefined, warn: (fields) => warnings.push(fields) };
 const statusSocket = () => join(folder, 'status.sock');
 
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), 'sp-events-'));
   ending = new AbortController();
-  [calls, events, sandboxes, warnings, servers, failing] = [[], new Map(), [sandbox()], [], [], undefined];
+  [calls, events, sandboxes, warnings, servers, running, failing] = [[], new Map(), [sandbox()], [], [], [], undefined];
   await serve(statusSocket(), () => ({ status: 200, body: { sandboxes } }));
 });
 afterEach(async () => {
   ending.abort();
+  await Promise.all(running);
   for (const server of servers) await new Promise((resolve) => server.close(resolve).closeAllConnections());
   rmSync(folder, { recursive: true, force: true });
 });
@@ -103,15 +105,13 @@ async function until(condition: () => boolean): Promise<void> {
   }
 }
 
-const publish = (kubeConfig: KubeConfig) =>
-  publishPodEvents({
-    statusSocket: statusSocket(),
-    kubeConfig,
-    nodeName: 'n-1',
-    signal: ending.signal,
-    log,
-    intervalMs: 20,
-  });
+const publish = (kubeConfig: KubeConfig): Promise<void> => {
+  const { signal } = ending;
+  const options = { statusSocket: statusSocket(), kubeConfig, nodeName: 'n-1', signal, log, intervalMs: 20 };
+  const work = publishPodEvents(options);
+  running.push(work);
+  return work;
+};
 const posts = () => calls.filter(({ method }) => method === 'POST');
 
 it('publishes each event once, also when published again by another process', async () => {
@@ -145,25 +145,36 @@ it('publishes each event once, also when published again by another process', as
   expect(read?.stages).toEqual(sandboxes[0]?.stages);
 });
 
-it('counts what is refused again in the series of the first event', async () => {
-  const refusal = { code: 'IMG_DIGEST', message: 'altered', at: Date.now(), count: 1 } as const;
-  sandboxes = [sandbox({ stages: [], refusal })];
+it('tells nothing that is older than what the API server keeps', async () => {
+  const [stage] = sandbox().stages;
+  if (stage === undefined) throw new Error('no stage');
+  const old = { ...stage, startedAt: Date.now() - 2 * 3_600_000 };
+  sandboxes = [sandbox({ stages: [old] }), sandbox({ sandboxId: 's-2', stages: [stage] })];
   void publish(await apiServer());
   await until(() => events.size === 1);
-  sandboxes = [sandbox({ stages: [], refusal: { ...refusal, count: 5 } })];
+  await delay(100);
+  expect(posts()).toHaveLength(1);
+});
+
+it('counts what is refused again in the series of the first event', async () => {
+  const refusal = { code: 'IMG_DIGEST', message: 'altered', at: Date.now(), count: 1 } as const;
+  sandboxes = [sandbox({ stages: [], refusals: [refusal] })];
+  void publish(await apiServer());
+  await until(() => events.size === 1);
+  sandboxes = [sandbox({ stages: [], refusals: [{ ...refusal, count: 5 }] })];
   await until(() => calls.some(({ method }) => method === 'PATCH'));
   const patch = calls.find(({ method }) => method === 'PATCH');
   expect(patch?.type).toBe('application/merge-patch+json');
   expect(patch?.body['series']).toMatchObject({ count: 5 });
   // One more is not worth a write yet.
-  sandboxes = [sandbox({ stages: [], refusal: { ...refusal, count: 6 } })];
+  sandboxes = [sandbox({ stages: [], refusals: [{ ...refusal, count: 6 }] })];
   await delay(100);
   expect(calls.filter(({ method }) => method === 'PATCH')).toHaveLength(1);
 });
 
 it('holds back what a pod brings too fast, and goes on when the API server answers again', async () => {
   const stage = (index: number) =>
-    ({ stage: 'starting', startedAt: index, durationMs: 1, code: 'OK', container: `c-${index}` }) as const;
+    ({ stage: 'starting', startedAt: Date.now() - index, durationMs: 1, code: 'OK', container: `c-${index}` }) as const;
   sandboxes = [sandbox({ stages: Array.from({ length: 60 }, (_, index) => stage(index)) })];
   failing = 503;
   void publish(await apiServer());
@@ -186,7 +197,7 @@ it('gives up an event that is refused, and says so; sandboxes of no pod have non
 
 it('advertises the capacity of the node', async () => {
   const options = { nodeName: 'n-1', resource: 'sealpod.io/vm', count: 2, signal: ending.signal, log };
-  void advertiseCapacity({ ...options, kubeConfig: await apiServer(), intervalMs: 50 });
+  running.push(advertiseCapacity({ ...options, kubeConfig: await apiServer(), intervalMs: 50 }));
   await until(() => calls.length >= 2);
   const amount = { 'sealpod.io/vm': '2' };
   expect(calls[0]).toMatchObject({

@@ -35,6 +35,8 @@ export interface PublishOptions {
 
 const ofOnePod = { burst: 30, perSecond: 0.2 };
 const ofAllPods = { burst: 100, perSecond: 10 };
+/** What happened longer ago is not told by a publisher that was not there: the API server would have forgotten it. */
+const newsMs = 3_600_000;
 /** A count is told again after so long at the earliest, unless it has doubled. */
 const betweenCountsMs = 60_000;
 
@@ -58,8 +60,9 @@ export async function publishPodEvents(options: PublishOptions): Promise<void> {
       if (silent) log.info({}, 'the adaptor answers again');
       silent = false;
     } catch (error) {
-      const { code, message } = asSealpodError(error);
-      if (!silent) log.warn({ code, reason: message }, 'no events of pods for now');
+      const { code } = asSealpodError(error);
+      const reason = [...causes(error)].join(': ');
+      if (!silent) log.warn({ code, reason }, 'no events of pods for now');
       silent = true;
     }
     await delay(intervalMs, undefined, { signal }).catch(() => undefined);
@@ -151,9 +154,14 @@ class Publisher {
   }
 }
 
-function isNews({ count }: PodEvent, before: Published | undefined, now: number): boolean {
-  if (before === undefined) return true;
+function isNews({ count, times }: PodEvent, before: Published | undefined, now: number): boolean {
+  if (before === undefined) return now - (times.at(-1) ?? 0) < newsMs;
   return count > before.count && (count >= 2 * before.count || now - before.at >= betweenCountsMs);
+}
+
+/** The message of an error and of what caused it: `fetch failed` alone says little. */
+function* causes(thrown: unknown): Generator<string> {
+  for (let error = thrown; error instanceof Error; error = error.cause) yield error.message;
 }
 
 function microTime(milliseconds: number): V1MicroTime {

@@ -1,6 +1,6 @@
 import { EventsV1Api, KubeConfig } from '@kubernetes/client-node';
 import { SealpodError } from '@sealpod/protocol/errors';
-import type { RefusalRecord, SandboxStatus, StageRecord } from '@sealpod/protocol/status';
+import type { SandboxStatus, StageRecord } from '@sealpod/protocol/status';
 import { detailAnnotation, reportingController, type StartDetail } from './pod-event.ts';
 
 const pageSize = 500;
@@ -77,7 +77,10 @@ function withDetail(
     stages: [],
   };
   const stages = stage === undefined ? known.stages : [...known.stages, stage];
-  const newest = newerRefusal(known.refusal, refusal);
+  const refusals = [...(known.refusals ?? []), ...(refusal === undefined ? [] : [refusal])].toSorted(
+    (one, other) => one.at - other.at,
+  );
+  const newest = refusals.at(-1);
   const correlationId = newest?.correlationId ?? newestCorrelation(stages);
   return {
     ...known,
@@ -85,14 +88,9 @@ function withDetail(
     state: stages.some((one) => one.stage === 'starting' && one.code === 'OK') ? 'running' : known.state,
     stages: stages.toSorted((one, other) => one.startedAt - other.startedAt),
     ...(vm === undefined ? {} : { vm }),
-    ...(newest === undefined ? {} : { refusal: newest }),
+    ...(newest === undefined ? {} : { refusals, refusal: newest }),
     ...(correlationId === undefined ? {} : { correlationId }),
   };
-}
-
-function newerRefusal(one: RefusalRecord | undefined, other: RefusalRecord | undefined): RefusalRecord | undefined {
-  if (one === undefined || other === undefined) return one ?? other;
-  return one.at > other.at ? one : other;
 }
 
 function newestCorrelation(stages: readonly StageRecord[]): string | undefined {
