@@ -194,9 +194,9 @@ export class Pod {
     // The state file stays: the next shim on this node stops the machine when the adaptor is back.
   }
 
-  /** True when nothing is left that containerd may ask for. */
+  /** True when nothing is left that containerd may ask for, and no sandbox is on its way: a machine may boot for minutes. */
   get idle(): boolean {
-    return this.containers.size === 0;
+    return this.containers.size === 0 && (this.#machine === undefined || this.#stopping !== undefined);
   }
 
   #announceExit(task: GuestProcess): void {
