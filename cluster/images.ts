@@ -11,6 +11,8 @@ export function importPlainImages(layout: ClusterLayout, programs: string): void
   mkdirSync(join(folder, 'blobs', 'sha256'), { recursive: true });
   const layer = join(folder, 'layer.tar');
   const tar = [
+    // Programs may be links into the cache.
+    '--dereference',
     '--sort=name',
     '--mtime=@0',
     '--owner=0',

@@ -16,7 +16,7 @@ export function metricsManifests(addresses: ClusterAddresses, pki: ClusterPki): 
       apiVersion: 'v1',
       kind: 'Service',
       metadata,
-      spec: { ports: [{ port: 443, targetPort: addresses.ports.metrics }] },
+      spec: { ports: [{ name: 'https', port: 443 }] },
     },
     {
       apiVersion: 'discovery.k8s.io/v1',
@@ -24,7 +24,8 @@ export function metricsManifests(addresses: ClusterAddresses, pki: ClusterPki): 
       metadata: { ...metadata, labels: { 'kubernetes.io/service-name': name } },
       addressType: 'IPv4',
       endpoints: [{ addresses: [addresses.node], conditions: { ready: true } }],
-      ports: [{ port: addresses.ports.metrics, protocol: 'TCP' }],
+      // The proxy passes over ports without a name.
+      ports: [{ name: 'https', port: addresses.ports.metrics, protocol: 'TCP' }],
     },
     {
       apiVersion: 'apiregistration.k8s.io/v1',

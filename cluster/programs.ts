@@ -161,9 +161,11 @@ export function programSpecifications(context: ProgramContext): Readonly<Record<
         `--kubelet-certificate-authority=${pki.file('ca.crt')}`,
         '--kubelet-preferred-address-types=InternalIP',
         '--kubelet-use-node-status-port',
+        // The one must be longer than the other.
         '--metric-resolution=10s',
+        '--kubelet-request-timeout=8s',
       ],
-      started,
+      () => accepts({ host: addresses.node, port: ports.metrics }),
     ),
     registry: {
       ...make('registry', ['serve', path('registry.yml')], () =>

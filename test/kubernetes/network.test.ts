@@ -53,7 +53,7 @@ describe.skipIf(obstacle !== undefined)(`the network of pods in machines of thei
   /** What a pod gets from another's server; empty where it is kept from it. */
   const reach = async (from: string, to: string): Promise<string> => {
     const url = `http://${await addressOf(to)}:8080/`;
-    return (await cluster.kubectl('exec', from, '--', 'wget', '-T', '3', '-qO-', url)).stdout;
+    return (await cluster.kubectl('exec', from, '--', 'timeout', '5', 'wget', '-qO-', url)).stdout;
   };
   const expectReach = (from: string, to: string, page: string): Promise<void> =>
     expect.poll(() => reach(from, to), { timeout: 60_000, interval: 500 }).toBe(page);
@@ -146,7 +146,7 @@ describe.skipIf(obstacle !== undefined)(`the network of pods in machines of thei
     }
     const service = await cluster.ok('get', 'service', 'sealed', '-o', 'jsonpath={.spec.clusterIP}');
     const byService = async (from: string): Promise<string> =>
-      (await cluster.kubectl('exec', from, '--', 'wget', '-T', '3', '-qO-', `http://${service}/`)).stdout;
+      (await cluster.kubectl('exec', from, '--', 'timeout', '5', 'wget', '-qO-', `http://${service}/`)).stdout;
     expect(await byService('stranger')).toBe('');
     expect(await byService('friend')).toBe('sealed\n');
     // The policy is about who comes in.

@@ -430,6 +430,8 @@ describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubern
   describe('what ends', () => {
     it('restarts, earlier logs, out of memory and termination messages are reported', async () => {
       await cluster.apply(cluster.pod(ending));
+      // Until its machine runs.
+      await cluster.waitFor('jsonpath={.status.phase}=Running', 'pod/ending');
       await expect
         .poll(async () => (await statusOf('ending', 'crash'))?.restartCount ?? 0, { timeout: 120_000, interval: 1000 })
         .toBeGreaterThan(0);
