@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { namespaceExists } from '../network/namespace.ts';
 import type { Provider } from '../providers/provider.ts';
+import { adaptorChannelKey } from './channel-key.ts';
 import type { AdaptorConfig } from './config.ts';
 import { Journal, type SandboxRecord, type SandboxSpec } from './journal.ts';
 import { type Lock, takeLock } from './lock.ts';
@@ -44,7 +45,9 @@ export class Adaptor {
     try {
       const journal = await Journal.open(config.stateDirectory);
       const identity = await adaptorIdentity(config.stateDirectory);
-      const dependencies = { journal, provider, log, startTimeoutMs: config.startTimeoutMs, adaptor: identity };
+      const channelKey = await adaptorChannelKey(config.stateDirectory);
+      const { startTimeoutMs } = config;
+      const dependencies = { journal, provider, log, startTimeoutMs, adaptor: identity, channelKey };
       const adaptor = new Adaptor(config, dependencies, lock);
       await Promise.all([...journal.records.values()].map((record) => adaptor.#recover(record)));
       await adaptor.reconcile();

@@ -24,6 +24,12 @@ export interface QemuProviderOptions {
   readonly owner?: Owner;
   readonly firmware?: string;
   readonly accelerator?: Accelerator;
+  /** See `Provider.agentTransport`; default `tls`. */
+  readonly agentTransport?: 'tls' | 'plain';
+}
+
+interface Machine extends Launched {
+  readonly endorsementCertificate: Buffer;
 }
 
 /** The user `nobody`, who owns nothing. */
@@ -44,7 +50,7 @@ const nothingToDo = Buffer.alloc(512);
 export function createQemuProvider(options: QemuProviderOptions): Provider {
   const owner = options.owner ?? defaultOwner;
 
-  const start = async (request: InstanceRequest, directory: string): Promise<Launched> => {
+  const start = async (request: InstanceRequest, directory: string): Promise<Machine> => {
     const { effects, signal } = request;
     const imageDirectory = join(options.imagesDirectory, checkedName(request.image ?? options.defaultImage));
     const manifest = await readManifest(imageDirectory);
@@ -59,7 +65,7 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
     // A machine without initdata gets an empty disk all the same: its devices are part of what is measured.
     const initdata = request.initdata === undefined ? nothingToDo : encodeInitdataDisk(request.initdata);
     await writeFile(join(directory, machineFiles.initdata), initdata, { mode: 0o600 });
-    await options.tpmAuthority.createTpm(join(directory, machineFiles.tpmState), owner);
+    const endorsementCertificate = await options.tpmAuthority.createTpm(join(directory, machineFiles.tpmState), owner);
     signal.throwIfAborted();
     const recorded = async (role: Role, launch: () => Promise<Launched>): Promise<Launched> => {
       const effect: Effect = { kind: 'process', role, executable: executables[role], marker };
@@ -74,7 +80,7 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
       request.network === undefined
         ? {}
         : { network: { tap: request.network.tapName, macAddress: request.network.macAddress } };
-    return recorded('hypervisor', () =>
+    const launched = await recorded('hypervisor', () =>
       startMachine({
         directory,
         owner,
@@ -89,6 +95,7 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
         },
       }),
     );
+    return { ...launched, endorsementCertificate };
   };
 
   const end = async (reference: InstanceReference): Promise<void> => {
@@ -103,13 +110,14 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
 
   return {
     name: 'qemu',
+    agentTransport: options.agentTransport ?? 'tls',
     createInstance: async (request) => {
       checkShape(request);
       const directory = machineDirectory(request);
       checkSocketPath(join(directory, machineFiles.agentSocket));
       try {
-        const { identity } = await start(request, directory);
-        return instance(request, identity.pid);
+        const { identity, endorsementCertificate } = await start(request, directory);
+        return { ...instance(request, identity.pid), endorsementCertificate };
       } catch (error) {
         await end(request);
         if (error instanceof SealpodError) throw error;
