@@ -2,9 +2,12 @@ import { createHash } from 'node:crypto';
 import { lstat, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { ChannelIdentity } from '@sealpod/protocol/agent-channel';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { toTtrpcError } from '@sealpod/protocol/ttrpc';
 import { AgentProxy } from '../agent-proxy/agent-proxy.ts';
+import type { GuestChannel } from '../agent-proxy/guest-channel.ts';
+import { SecureDial } from '../agent-proxy/secure-dial.ts';
 import { inspectPodNetwork, type PodNetwork } from '../network/inspect.ts';
 import { connectLocalhost } from '../network/localhost.ts';
 import { checkNamespace, namespaceExists } from '../network/namespace.ts';
@@ -19,6 +22,7 @@ import type {
 } from '../providers/provider.ts';
 import { undoSandbox } from './cleanup.ts';
 import { configureGuestNetwork, endOf, waitForAgent } from './guest.ts';
+import { proveGuest } from './guest-proof.ts';
 import type { Journal, Phase, SandboxSpec } from './journal.ts';
 import type { Log } from './log.ts';
 import { markOwned } from './ownership.ts';
@@ -39,6 +43,8 @@ export interface SandboxDependencies {
   /** Whose the sandboxes are. */
   readonly adaptor: string;
   readonly starts: StartRecords;
+  /** By this guests know the adaptor on the agent channel. */
+  readonly channelKey: ChannelIdentity;
 }
 
 /** One pod's VM from CreateVM to StopVM. Each step is in the journal before it happens. */
@@ -47,6 +53,7 @@ export class Sandbox {
   readonly #dependencies: SandboxDependencies;
   readonly #stopRequested = new AbortController();
   #proxy: AgentProxy | undefined;
+  #secure: SecureDial | undefined;
   #starting: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
   /** What became of a machine that ended while its pod ran. */
@@ -161,8 +168,25 @@ export class Sandbox {
   }
 
   #openProxy(instance: Instance, resumed: boolean): AgentProxy {
-    const onLost = () => void this.#watchLoss();
-    return new AgentProxy({ socketPath: instance.agentSocketPath, resumed, onLost });
+    const { provider, channelKey, journal } = this.#dependencies;
+    const options = { socketPath: instance.agentSocketPath, resumed, onLost: () => void this.#watchLoss() };
+    if (provider.agentTransport !== 'tls') return new AgentProxy(options);
+    const secure = new SecureDial(channelKey, journal.records.get(this.spec.id)?.guestKey);
+    this.#secure = secure;
+    return new AgentProxy({ ...options, dial: (path, timeoutMs) => secure.connect(path, timeoutMs) });
+  }
+
+  /** Nothing of the guest is served before its key on the channel is proved, and pinned for the adaptors to come. */
+  async #proveGuest({ endorsementCertificate }: Instance, guest: GuestChannel, signal: AbortSignal): Promise<void> {
+    if (this.#secure === undefined) return;
+    const sha256 = this.#secure.guestKey;
+    if (sha256 === undefined || endorsementCertificate === undefined) {
+      throw new SealpodError('EV_AK_UNTRUSTED', 'the provider does not know the TPM of this machine', {
+        fix: 'set agentTransport to plain for machines without a TPM of their own',
+      });
+    }
+    await proveGuest(guest, endorsementCertificate, sha256, signal);
+    await this.#dependencies.journal.append({ type: 'guest key', sandboxId: this.spec.id, sha256 });
   }
 
   /** A machine that ends takes its agent channel with it, a moment before it is gone. */
@@ -204,19 +228,25 @@ export class Sandbox {
       told.runsAs(instance);
       const proxy = this.#openProxy(instance, false);
       this.#proxy = proxy;
+      const { guest } = proxy;
       const { provider } = this.#dependencies;
-      await told.during('booting', undefined, () => waitForAgent(proxy.guest, instance, provider, signal));
+      await told.during('booting', undefined, () => waitForAgent(guest, instance, provider, signal));
+      const proved = this.#proveGuest(instance, guest, signal);
+      // Heard below; a network that fails first must not leave it unheard.
+      proved.catch(() => undefined);
       if (podNetwork && network) {
         await told.during('network', 'guest', async () => {
           const connected = await connectLocalhost(network.netnsPath, network.tapName, podNetwork);
-          await configureGuestNetwork(proxy.guest, connected, signal);
+          await configureGuestNetwork(guest, connected, signal);
         });
       }
+      await proved;
       const socket: Effect = { kind: 'socket', path: this.agentSocketPath };
       await this.#effects.intend(socket);
       await proxy.listen(this.agentSocketPath);
       await this.#effects.complete(socket);
-      await this.#setPhase('running', instance);
+      const { endorsementCertificate: _, ...lasting } = instance;
+      await this.#setPhase('running', lasting);
       told.state('running');
       log.info(
         { sandbox: this.spec.id, instance: instance.id, ms: Math.round(performance.now() - begun) },
