@@ -5,21 +5,24 @@ import { addDownCommand } from './commands/down.ts';
 import { addExecCommand } from './commands/exec.ts';
 import { addExplainCommand } from './commands/explain.ts';
 import { addImageCommands } from './commands/image.ts';
+import { addInstallCommands } from './commands/install.ts';
 import { addLogsCommand } from './commands/logs.ts';
 import { addPodVmCommands } from './commands/pod-vm.ts';
 import { addPolicyCommands } from './commands/policy.ts';
 import { addReferenceValueCommands } from './commands/reference-value.ts';
+import { addReleaseCommands } from './commands/release.ts';
 import { addRunCommands } from './commands/run.ts';
 import { addSecretCommands } from './commands/secret.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { addTransformCommand } from './commands/transform.ts';
 import { addUpCommand } from './commands/up.ts';
+import { releaseVersion } from './release/programs.ts';
 
 /** The `sealpod` command line: thin verbs over the parts. */
 export function createProgram(): Command {
   const program = new Command('sealpod')
     .description('Kubernetes pods in confidential virtual machines; secrets only after remote attestation')
-    .version('0.1.0')
+    .version(releaseVersion)
     .option('--home <directory>', 'development environment (default /var/lib/sealpod/development, or SEALPOD_HOME)')
     .option('-o, --output <format>', 'table or json', 'table')
     .option('--kbs-url <url>', 'key broker other than that of the development environment')
@@ -35,6 +38,7 @@ export function createProgram(): Command {
   addReferenceValueCommands(program);
   addImageCommands(program);
   addPodVmCommands(program);
+  addReleaseCommands(program);
   addRunCommands(program);
   addStatusCommand(program);
   addLogsCommand(program);
@@ -42,5 +46,6 @@ export function createProgram(): Command {
   addExplainCommand(program);
   addTransformCommand(program);
   addClusterCommands(program);
+  addInstallCommands(program);
   return program;
 }

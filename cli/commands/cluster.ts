@@ -6,6 +6,7 @@ import {
   readClusterState,
   releaseOf,
   releases,
+  restartContainerd,
   startCluster,
   stopCluster,
 } from '@sealpod/cluster';
@@ -16,6 +17,7 @@ import { enrolEnvironment } from '../development/enrolment.ts';
 import { startEnvironment } from '../development/environment.ts';
 import type { Layout } from '../development/layout.ts';
 import { type EnvironmentState, readState } from '../development/state.ts';
+import { stopWithInstallation, writeInstallationFiles } from '../kubernetes/installation.ts';
 import { clusterDirectory, clusterRuntimeDirectory } from '../kubernetes/layout.ts';
 import { installIntoCluster } from '../kubernetes/runtime.ts';
 import { clusterNeeds, installCommand, missing } from '../setup/needs.mjs';
@@ -23,7 +25,7 @@ import { writeResult } from '../terminal/output.ts';
 import { Progress } from '../terminal/progress.ts';
 import { globalOptions, kbsClientFor, layoutFor } from './context.ts';
 
-/** `sealpod cluster up|down|status`: a disposable Kubernetes of one node, without a container engine. */
+/** `sealpod cluster up|down|status|restart-containerd`: a disposable Kubernetes of one node, without a container engine. */
 export function addClusterCommands(program: Command): void {
   const cluster = program
     .command('cluster')
@@ -56,8 +58,17 @@ export function addClusterCommands(program: Command): void {
       const state = await startCluster(clusterDirectory(layout), programs, step, release);
       if (environment !== undefined)
         await step('runtime in the cluster', () => installIntoCluster(layout, environment, state, machines));
+      const values = writeInstallationFiles(layout, state);
       progress.say(`registry at ${state.registry}. To use the cluster:`);
       progress.say(`  export KUBECONFIG=${state.kubeconfig} PATH=${state.programs}:$PATH`);
+      progress.say(`  sealpod install --values ${values} --images REGISTRY/PREFIX`);
+    });
+  cluster
+    .command('restart-containerd')
+    .description('restart containerd, which then reads its configuration again; pods go on')
+    .addHelpText('after', '\nExample:\n  sealpod cluster restart-containerd')
+    .action(async (_options: unknown, command: Command) => {
+      await new Progress().step('containerd', () => restartContainerd(clusterDirectory(layoutFor(command))));
     });
   cluster
     .command('down')
@@ -93,7 +104,7 @@ export function addClusterCommands(program: Command): void {
 /** Ends the cluster of an environment, and removes the runtime in it. Does nothing where there is none. */
 export async function endCluster(layout: Layout): Promise<void> {
   if (!existsSync(clusterDirectory(layout))) return;
-  await stopCluster(clusterDirectory(layout));
+  await stopWithInstallation(layout, () => stopCluster(clusterDirectory(layout)));
   rmSync(clusterRuntimeDirectory(layout), { recursive: true, force: true });
 }
 

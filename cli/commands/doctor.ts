@@ -1,6 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Command } from 'commander';
+import { checkCluster } from '../cluster-install/checks.ts';
+import { connectCluster } from '../cluster-install/cluster.ts';
 import { debianRelease, installCommand, missing, runNeeds } from '../setup/needs.mjs';
 import { writeResult } from '../terminal/output.ts';
 import { globalOptions } from './context.ts';
@@ -41,13 +43,29 @@ function findings(): Finding[] {
   ];
 }
 
+/** One line a check, with what to do where it fails. */
+async function doctorOfCluster(options: { readonly kubeconfig?: string }, command: Command): Promise<void> {
+  const found = await checkCluster(connectCluster(options));
+  const rows = found.map(({ ok, check, found, remedy }) => [ok ? 'ok' : 'WRONG', check, found, remedy]);
+  writeResult(globalOptions(command).output, found, ['state', 'check', 'found', 'remedy'], rows);
+  const wrong = found.filter(({ ok }) => !ok);
+  if (wrong.length > 0) {
+    throw new SealpodError('CLUSTER', `${wrong.length} of ${found.length} checks failed`, {
+      fix: wrong[0]?.remedy ?? '',
+    });
+  }
+}
+
 /** `sealpod doctor`: the same needs as the set-up checks, one line each with its remedy. */
 export function addDoctorCommand(program: Command): void {
   program
     .command('doctor')
-    .description('check what this machine needs; exits 2 where something is missing')
-    .addHelpText('after', '\nExample:\n  sealpod doctor -o json')
-    .action((_options: unknown, command: Command) => {
+    .description('check what this machine needs, or a cluster; exits 2 where something is missing')
+    .option('--cluster', 'check a Kubernetes with sealpod; exits 1 where something is wrong')
+    .option('--kubeconfig <file>', 'with --cluster: which one (default: KUBECONFIG, ~/.kube/config)')
+    .addHelpText('after', '\nExamples:\n  sealpod doctor -o json\n  sealpod doctor --cluster')
+    .action(async (options: { cluster?: boolean; kubeconfig?: string }, command: Command) => {
+      if (options.cluster === true) return doctorOfCluster(options, command);
       const found = findings();
       const accelerator = kvmUsable() ? 'kvm' : 'tcg (software emulation: slower, same measurements)';
       const rows = found.map((finding) => [

@@ -1,12 +1,12 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { type Lock, takeLock } from '@sealpod/processes';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { namespaceExists } from '../network/namespace.ts';
 import type { Provider } from '../providers/provider.ts';
 import { adaptorChannelKey } from './channel-key.ts';
 import type { AdaptorConfig } from './config.ts';
 import { Journal, type SandboxRecord, type SandboxSpec } from './journal.ts';
-import { type Lock, takeLock } from './lock.ts';
 import type { Log } from './log.ts';
 import { adaptorIdentity, findStrays, removeStray } from './ownership.ts';
 import { Sandbox, type SandboxDependencies, sha256 } from './sandbox.ts';
@@ -42,7 +42,7 @@ export class Adaptor {
   static async open(config: AdaptorConfig, provider: Provider, log: Log, listener: StartListener): Promise<Adaptor> {
     await mkdir(config.stateDirectory, { recursive: true, mode: 0o700 });
     await mkdir(config.podsDirectory, { recursive: true, mode: 0o700 });
-    const lock = await takeLock(join(config.stateDirectory, 'lock'));
+    const lock = await takeLock(join(config.stateDirectory, 'lock'), 'adaptor');
     try {
       const journal = await Journal.open(config.stateDirectory);
       const identity = await adaptorIdentity(config.stateDirectory);

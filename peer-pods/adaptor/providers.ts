@@ -36,15 +36,15 @@ export async function loadProvider(
 /**
  * Local virtual machines. Options: `imagesDirectory` (one folder of `podvm build` a name), `defaultImage` (a name
  * in it, `default` where absent) and `tpmAuthorityDirectory`;
- * `accelerator` (`kvm` or `tcg`) and `firmware` are found where they are not given; `owner` `{uid, gid}` is the
- * unprivileged user of the machines; `agentTransport` (`tls` where absent, or `plain` for images of upstream's) says how
- * their agents are spoken to.
+ * `accelerator` (`kvm` or `tcg`), `firmware` and the programs in `programsDirectory` are found where they are not given;
+ * `owner` `{uid, gid}` is the unprivileged user of the machines; `agentTransport` (`tls` where absent, or `plain` for images
+ * of upstream's) says how their agents are spoken to.
  */
 async function createQemu(options: unknown, { podsDirectory, log }: ProviderContext): Promise<Provider> {
   const given = options as Record<string, unknown>;
   const known = [
     ...['imagesDirectory', 'defaultImage', 'tpmAuthorityDirectory', 'accelerator', 'firmware', 'owner'],
-    'agentTransport',
+    ...['agentTransport', 'programsDirectory'],
   ];
   for (const name of Object.keys(given)) {
     if (!known.includes(name)) throw new SealpodError('USAGE', `unknown member "provider.${name}"`);
@@ -64,7 +64,8 @@ async function createQemu(options: unknown, { podsDirectory, log }: ProviderCont
   const { createQemuProvider, defaultOwner } = await import('../providers/qemu/index.ts');
   const { createTpmAuthority } = await import('../pod-vm/tpm-authority.ts');
   const owner = given['owner'] === undefined ? defaultOwner : parseOwner(given['owner']);
-  const tpmAuthority = await createTpmAuthority(path('tpmAuthorityDirectory'));
+  const programsDirectory = given['programsDirectory'] === undefined ? undefined : path('programsDirectory');
+  const tpmAuthority = await createTpmAuthority(path('tpmAuthorityDirectory'), programsDirectory);
   const provider = createQemuProvider({
     imagesDirectory: path('imagesDirectory'),
     defaultImage: given['defaultImage'] === undefined ? 'default' : imageName(given['defaultImage']),
@@ -72,6 +73,7 @@ async function createQemu(options: unknown, { podsDirectory, log }: ProviderCont
     sandboxesDirectory: podsDirectory,
     owner,
     ...(given['firmware'] === undefined ? {} : { firmware: path('firmware') }),
+    ...(programsDirectory === undefined ? {} : { programsDirectory }),
     ...(accelerator === undefined ? {} : { accelerator }),
     ...(agentTransport === undefined ? {} : { agentTransport }),
   });

@@ -123,7 +123,7 @@ async function build(
 }
 
 /** The npm package `node` carries the guest's Node as well as the host's, pinned by the lock file. */
-function packagedNode(): string {
+export function packagedNode(): string {
   try {
     return createRequire(import.meta.url).resolve('node/bin/node');
   } catch (error) {

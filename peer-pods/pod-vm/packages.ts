@@ -16,41 +16,48 @@ export interface DebianPackage {
   readonly sha256: string;
 }
 
-/** Packages that bring files of their own only. */
-const standalonePackages = ['systemd-boot-efi', 'busybox-static'] as const;
+/** Which packages are wanted, by Debian's names. */
+export interface PackageSelection {
+  /** Names the record of what was resolved, so that selections share a cache. */
+  readonly name: string;
+  /** Whether the concrete kernel behind its meta package is wanted. */
+  readonly kernel: boolean;
+  /** Packages that bring files of their own only. */
+  readonly standalone: readonly string[];
+  /** Packages whose programs are linked against libraries of other packages, which are taken along. */
+  readonly linked: readonly string[];
+}
 
 /** The meta package that depends on the current cloud kernel. */
 const kernelPackage = 'linux-image-cloud-amd64';
 
-/** Packages whose programs are linked against libraries of other packages, which are taken along. */
-const linkedPackages = [
-  'coreutils',
-  'crun',
-  'dmsetup',
-  'iproute2',
-  'libc6',
-  'libgcc-s1',
-  'libstdc++6',
-  'mount',
-  'tini',
-] as const;
+/** What the pod VM image is made of. */
+const podVmPackages: PackageSelection = {
+  name: 'resolution',
+  kernel: true,
+  standalone: ['systemd-boot-efi', 'busybox-static'],
+  linked: ['coreutils', 'crun', 'dmsetup', 'iproute2', 'libc6', 'libgcc-s1', 'libstdc++6', 'mount', 'tini'],
+};
 
 const listsDirectory = '/var/lib/apt/lists';
 
 /**
- * Resolves the packages of the image against this machine's package lists and brings their files into
- * `cacheDirectory`; no root needed. What is in the cache with the right digest is not downloaded again, and while the
- * lists do not change they are not read again.
+ * Resolves the packages of the pod VM image, or of another selection, against this machine's package lists and brings
+ * their files into `cacheDirectory`; no root needed. What is in the cache with the right digest is not downloaded again,
+ * and while the lists do not change they are not read again.
  *
  * @throws SealpodError `PREREQUISITE` where the lists do not know a package or a download fails.
  */
-export async function fetchPackages(cacheDirectory: string): Promise<DebianPackage[]> {
+export async function fetchPackages(
+  cacheDirectory: string,
+  selection: PackageSelection = podVmPackages,
+): Promise<DebianPackage[]> {
   const directory = join(cacheDirectory, 'packages');
   await mkdir(directory, { recursive: true });
   const fingerprint = await listsFingerprint();
-  const resolutionFile = join(directory, 'resolution.json');
+  const resolutionFile = join(directory, `${selection.name}.json`);
   const known = await readResolution(resolutionFile);
-  const packages = known?.fingerprint === fingerprint ? known.packages : await resolvePackages();
+  const packages = known?.fingerprint === fingerprint ? known.packages : await resolvePackages(selection);
   const missing: DebianPackage[] = [];
   for (const item of packages) if (!(await isPresent(packageFile(cacheDirectory, item), item))) missing.push(item);
   if (missing.length > 0) await download(cacheDirectory, missing);
@@ -104,7 +111,19 @@ async function readResolution(file: string): Promise<{ fingerprint: string; pack
 }
 
 /** The wanted packages, the concrete kernel behind its meta package, and the libraries they depend on. */
-async function resolvePackages(): Promise<DebianPackage[]> {
+async function resolvePackages({ kernel, standalone, linked }: PackageSelection): Promise<DebianPackage[]> {
+  const kernels = kernel ? await currentKernel() : [];
+  const libraries = (await dependencies(linked, ['--recurse'])).filter(isWantedLibrary);
+  const selection = [...new Set([...kernels, ...standalone, ...linked, ...libraries])].sort();
+  const records = (await run('apt-cache', ['show', '--no-all-versions', ...selection])).toString('utf8');
+  return records
+    .split(/\n\n+/)
+    .filter((record) => record.trim() !== '')
+    .map(parseRecord)
+    .sort((left, right) => (left.name < right.name ? -1 : 1));
+}
+
+async function currentKernel(): Promise<string[]> {
   const kernels = (await dependencies([kernelPackage], [])).filter((name) =>
     /^linux-image-\d.*-cloud-amd64$/.test(name),
   );
@@ -115,14 +134,7 @@ async function resolvePackages(): Promise<DebianPackage[]> {
       fix: 'run `apt-get update` as root',
     });
   }
-  const libraries = (await dependencies(linkedPackages, ['--recurse'])).filter(isWantedLibrary);
-  const selection = [...new Set([...kernels, ...standalonePackages, ...linkedPackages, ...libraries])].sort();
-  const records = (await run('apt-cache', ['show', '--no-all-versions', ...selection])).toString('utf8');
-  return records
-    .split(/\n\n+/)
-    .filter((record) => record.trim() !== '')
-    .map(parseRecord)
-    .sort((left, right) => (left.name < right.name ? -1 : 1));
+  return kernels;
 }
 
 /** libelogind0 replaces a file of libsystemd0 on machines without systemd; the image takes the original. */

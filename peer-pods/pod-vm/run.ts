@@ -6,6 +6,8 @@ const defaultMaxOutputBytes = 4 << 20;
 export interface RunOptions {
   readonly cwd?: string;
   readonly env?: NodeJS.ProcessEnv;
+  /** Folder in which programs are looked for before the PATH. */
+  readonly programsDirectory?: string;
   readonly input?: Uint8Array;
   /** Largest standard output, in bytes; 4 MiB by default. A program that prints more is killed. */
   readonly maxOutputBytes?: number;
@@ -28,7 +30,7 @@ export async function run(program: string, args: readonly string[], options: Run
       LC_ALL: 'C',
       TZ: 'UTC',
       ...options.env,
-      PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`,
+      PATH: [options.programsDirectory, process.env['PATH'], '/usr/sbin', '/sbin'].filter(Boolean).join(':'),
     },
     ...(options.timeoutMs === undefined ? {} : { timeout: options.timeoutMs, killSignal: 'SIGKILL' }),
   });

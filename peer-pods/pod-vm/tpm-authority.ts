@@ -40,18 +40,19 @@ const endorsementCertificateName = 'ek-rsa2048.crt';
 const platform = ['--platform-manufacturer sealpod', '--platform-version 1.0', '--platform-model pod-vm'];
 
 /**
- * Opens the certificate authority in `directory`, creating it at first use.
+ * Opens the certificate authority in `directory`, creating it at first use. swtpm and its tools are looked for in
+ * `programsDirectory` first, where it is given.
  *
  * @throws SealpodError `PREREQUISITE` where swtpm's tools are not installed.
  */
-export async function createTpmAuthority(directory: string): Promise<TpmAuthority> {
+export async function createTpmAuthority(directory: string, programsDirectory?: string): Promise<TpmAuthority> {
   const base = resolve(directory);
   const authority = join(base, 'authority');
   const pool = join(base, 'prepared');
   await mkdir(authority, { recursive: true, mode: 0o700 });
   await mkdir(pool, { recursive: true, mode: 0o700 });
   for (const path of [base, authority, pool]) await chmod(path, 0o700);
-  const configuration = await writeConfiguration(base, authority);
+  const configuration = await writeConfiguration(base, authority, programsDirectory ?? '/usr/bin');
   // What an interrupted preparation left is not complete.
   for (const name of await readdir(pool)) {
     if (name.startsWith('new-')) await rm(join(pool, name), { recursive: true, force: true });
@@ -60,8 +61,9 @@ export async function createTpmAuthority(directory: string): Promise<TpmAuthorit
   const manufacture = async (stateDirectory: string): Promise<void> => {
     const arguments_ = ['--tpm2', '--tpmstate', `dir://${stateDirectory}`, '--config', configuration];
     const options = ['--create-ek-cert', '--pcr-banks', 'sha256', '--overwrite', '--vmid', 'sealpod'];
-    const written = ['--write-ek-cert-files', stateDirectory];
-    await run('swtpm_setup', [...arguments_, ...options, ...written], { timeoutMs: 60_000 });
+      const written = ['--write-ek-cert-files', stateDirectory];
+      const path = programsDirectory === undefined ? {} : { programsDirectory };
+      await run('swtpm_setup', [...arguments_, ...options, ...written], { timeoutMs: 60_000, ...path });
   };
   const make = async (): Promise<string> => {
     const fresh = await mkdtemp(join(pool, 'new-'));
@@ -105,7 +107,7 @@ export async function createTpmAuthority(directory: string): Promise<TpmAuthorit
   };
 }
 
-async function writeConfiguration(base: string, authority: string): Promise<string> {
+async function writeConfiguration(base: string, authority: string, programs: string): Promise<string> {
   const localAuthority = join(base, 'swtpm-localca.conf');
   const options = join(base, 'swtpm-localca.options');
   const setup = join(base, 'swtpm-setup.conf');
@@ -118,7 +120,7 @@ async function writeConfiguration(base: string, authority: string): Promise<stri
     ],
     [options]: platform,
     [setup]: [
-      'create_certs_tool = /usr/bin/swtpm_localca',
+      `create_certs_tool = ${join(programs, 'swtpm_localca')}`,
       `create_certs_tool_config = ${localAuthority}`,
       `create_certs_tool_options = ${options}`,
       'active_pcr_banks = sha256',

@@ -1,43 +1,20 @@
-import {
-  chmodSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  rmdirSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
-import { SealpodError } from '@sealpod/protocol/errors';
-import { parse } from 'smol-toml';
+import { join } from 'node:path';
 import { bundleShim } from '../scripts/bundle.ts';
-import { runtimeFragment, runtimeName } from './containerd-config.ts';
+import { configureRuntime, type RuntimeLocation, removeConfiguration, requireAbsolute } from './configure.ts';
 import { type ContainerdRelease, containerdRelease, detectContainerd } from './containerd-version.ts';
 import { admissionPolicyManifests, runtimeClassManifest, snapshotterUnit } from './manifests.ts';
+import type { Writer } from './record.ts';
 
-/** Where the runtime is put. Paths are absolute; tests give their own `hostRoot`. */
-export interface InstallOptions {
+/** Where the runtime is put, and what for. Every member has a default. */
+export interface InstallOptions extends Partial<Omit<RuntimeLocation, 'hostRoot'>> {
   /** Version of the node's containerd, e.g. `1.7.24`; asked of `containerdBinary` where it is not given. */
   readonly containerdVersion?: string;
   readonly containerdBinary?: string;
   /** Prefix for programs. */
   readonly prefix?: string;
-  /** Where containerd's configuration is; the fragment goes beside it, into `conf.d`. */
-  readonly containerdConfigPath?: string;
-  /** Folder of the shim's and the snapshotter's configuration, and of the RuntimeClass manifest. */
-  readonly configDirectory?: string;
-  readonly snapshotterSocket?: string;
-  readonly snapshotterRoot?: string;
-  /** Socket of the adaptor, written into the shim's configuration. */
-  readonly hypervisorSocket?: string;
 }
-
-type Settings = Required<Omit<InstallOptions, 'containerdVersion' | 'containerdBinary'>>;
 
 /** What was installed, and what the operator still has to do. */
 export interface Installation {
@@ -50,112 +27,35 @@ export interface Installation {
   readonly changed: boolean;
 }
 
-const importsMark = '# sealpod: imports its runtime; removed by its installer';
-
-function settings(options: InstallOptions): Settings {
-  const merged: Settings = {
+function settings(options: InstallOptions): RuntimeLocation & { readonly prefix: string } {
+  const merged = {
     prefix: options.prefix ?? '/opt/sealpod',
+    hostRoot: '/',
     containerdConfigPath: options.containerdConfigPath ?? '/etc/containerd/config.toml',
     configDirectory: options.configDirectory ?? '/etc/sealpod',
     snapshotterSocket: options.snapshotterSocket ?? '/run/sealpod/snapshotter.sock',
     snapshotterRoot: options.snapshotterRoot ?? '/var/lib/sealpod/snapshotter',
     hypervisorSocket: options.hypervisorSocket ?? '/run/peerpod/hypervisor.sock',
   };
-  for (const [name, path] of Object.entries(merged)) {
-    if (path !== resolve(path)) {
-      throw new SealpodError('USAGE', `${name} must be an absolute path`, { expected: resolve(path), actual: path });
-    }
-  }
+  requireAbsolute(merged);
   return merged;
 }
 
-const fragmentPath = ({ containerdConfigPath }: Settings): string =>
-  join(dirname(containerdConfigPath), 'conf.d', `${runtimeName}.toml`);
-
-/** A record of what was created, so that removal takes away that and nothing else. */
-interface InstallRecord {
-  readonly files: string[];
-  readonly directories: string[];
-  /** containerd's configuration did not exist before. */
-  createdConfiguration: boolean;
-}
-
-const recordPath = ({ configDirectory }: Settings): string => join(configDirectory, 'installed.json');
-
-function readRecord(at: Settings): InstallRecord {
-  if (!existsSync(recordPath(at))) return { files: [], directories: [], createdConfiguration: false };
-  return JSON.parse(readFileSync(recordPath(at), 'utf8')) as InstallRecord;
-}
-
-class Writer {
-  changed = false;
-  readonly #record: InstallRecord;
-
-  constructor(record: InstallRecord) {
-    this.#record = record;
-  }
-
-  directory(path: string): void {
-    if (existsSync(path)) return;
-    this.directory(dirname(path));
-    mkdirSync(path, { mode: 0o755 });
-    this.#record.directories.push(path);
-    this.changed = true;
-  }
-
-  file(path: string, content: string | Buffer, mode = 0o644): void {
-    this.directory(dirname(path));
-    if (!this.#record.files.includes(path)) this.#record.files.push(path);
-    const same =
-      existsSync(path) && readFileSync(path).equals(Buffer.from(content)) && (statSync(path).mode & 0o777) === mode;
-    if (same) return;
-    writeFileSync(path, content, { mode });
-    chmodSync(path, mode);
-    this.changed = true;
-  }
-}
-
-/**
- * containerd's configuration with an import of the fragment's folder. The text before is kept as it is; removal restores
- * it byte by byte.
- *
- * @throws SealpodError UNSUPPORTED when the file has imports of its own that do not cover the folder, or another version.
- */
-export function withImport(text: string, pattern: string, release: ContainerdRelease, path: string): string {
-  let parsed: Record<string, unknown>;
+/** Copies a fresh bundle of shim and snapshotter. */
+async function bundleInto(library: string): Promise<(writer: Writer) => void> {
+  const staging = mkdtempSync(join(tmpdir(), 'sealpod-bundle-'));
   try {
-    parsed = parse(text);
-  } catch (cause) {
-    throw new SealpodError('REQUEST_FORMAT', `${path} is no TOML`, { cause });
-  }
-  const imports = parsed['imports'];
-  if (Array.isArray(imports) && imports.includes(pattern)) return text;
-  if (imports !== undefined) {
-    throw new SealpodError('UNSUPPORTED', `${path} has imports of its own`, {
-      expected: pattern,
-      actual: JSON.stringify(imports),
-      fix: `add ${JSON.stringify(pattern)} to them and install again`,
+    const bundle = await bundleShim(staging);
+    const files = readdirSync(staging).map((name) => {
+      const executable = name === 'node' || join(staging, name) === bundle.shimPath;
+      return { path: join(library, name), content: readFileSync(realpathSync(join(staging, name))), executable };
     });
+    return (writer) => {
+      for (const { path, content, executable } of files) writer.file(path, content, executable ? 0o755 : 0o644);
+    };
+  } finally {
+    rmSync(staging, { recursive: true, force: true });
   }
-  const version = parsed['version'];
-  if (version !== undefined && version !== 2 && !(version === 3 && release === '2')) {
-    throw new SealpodError('UNSUPPORTED', `${path} is of configuration version ${String(version)}`, {
-      expected: release === '2' ? '2 or 3' : '2',
-      actual: String(version),
-    });
-  }
-  // Keys of the root table have to come before the first table.
-  const added = `imports = [${JSON.stringify(pattern)}] ${importsMark}\n`;
-  const versioned = version === undefined ? `version = ${release === '2' ? 3 : 2} ${importsMark}\n` : '';
-  return `${added}${versioned}${text}`;
-}
-
-/** The text as it was before `withImport`. */
-export function withoutImport(text: string): string {
-  return text
-    .split('\n')
-    .filter((line) => !line.endsWith(importsMark))
-    .join('\n');
 }
 
 /**
@@ -167,55 +67,26 @@ export function withoutImport(text: string): string {
 export async function installRuntime(options: InstallOptions = {}): Promise<Installation> {
   const release = containerdRelease(options.containerdVersion ?? (await detectContainerd(options.containerdBinary)));
   const at = settings(options);
-  const record = readRecord(at);
-  const writer = new Writer(record);
-  const fragment = fragmentPath(at);
-  const pattern = join(dirname(fragment), '*.toml');
-  const configured = existsSync(at.containerdConfigPath);
-  const before = configured ? readFileSync(at.containerdConfigPath, 'utf8') : '';
-  const after = withImport(before, pattern, release, at.containerdConfigPath);
-
   const library = join(at.prefix, 'lib');
-  const staging = mkdtempSync(join(tmpdir(), 'sealpod-bundle-'));
-  try {
-    const bundle = await bundleShim(staging);
-    for (const name of readdirSync(staging)) {
-      const source = realpathSync(join(staging, name));
-      const executable = name === 'node' || join(staging, name) === bundle.shimPath;
-      writer.file(join(library, name), readFileSync(source), executable ? 0o755 : 0o644);
-    }
-  } finally {
-    rmSync(staging, { recursive: true, force: true });
-  }
   const shimPath = join(library, 'containerd-shim-sealpod-v2');
-  const runtimeConfigPath = join(at.configDirectory, 'shim.json');
-  const snapshotterConfigPath = join(at.configDirectory, 'snapshotter.json');
-  const json = (value: unknown): string => `${JSON.stringify(value, undefined, 2)}\n`;
-  writer.file(runtimeConfigPath, json({ hypervisorSocket: at.hypervisorSocket }));
-  writer.file(snapshotterConfigPath, json({ socket: at.snapshotterSocket, root: at.snapshotterRoot }));
   const manifestPath = join(at.configDirectory, 'runtime-class.yaml');
-  writer.file(manifestPath, [runtimeClassManifest(), ...admissionPolicyManifests()].join('---\n'));
   const snapshotterUnitPath = join(at.configDirectory, 'sealpod-snapshotter.service');
-  writer.file(
-    snapshotterUnitPath,
-    snapshotterUnit(join(library, 'node'), join(library, 'snapshotter.mjs'), snapshotterConfigPath),
+  const writePrograms = await bundleInto(library);
+  const unit = snapshotterUnit(
+    join(library, 'node'),
+    join(library, 'snapshotter.mjs'),
+    join(at.configDirectory, 'snapshotter.json'),
   );
-  writer.file(
-    fragment,
-    runtimeFragment(
-      { shimPath, runtimeConfigPath, snapshotterSocket: at.snapshotterSocket, snapshotterRoot: at.snapshotterRoot },
-      release,
-      parse(before),
-    ),
-  );
-  if (after !== before) {
-    writer.directory(dirname(at.containerdConfigPath));
-    writeFileSync(at.containerdConfigPath, after);
-    if (!configured) record.createdConfiguration = true;
-    writer.changed = true;
-  }
-  if (writer.changed) writeFileSync(recordPath(at), json(record));
-  return { release, shimPath, fragmentPath: fragment, manifestPath, snapshotterUnitPath, changed: writer.changed };
+  const { fragmentPath, changed } = configureRuntime(at, {
+    release,
+    shimPath,
+    more: (writer) => {
+      writePrograms(writer);
+      writer.file(manifestPath, [runtimeClassManifest(), ...admissionPolicyManifests()].join('---\n'));
+      writer.file(snapshotterUnitPath, unit);
+    },
+  });
+  return { release, shimPath, fragmentPath, manifestPath, snapshotterUnitPath, changed };
 }
 
 /**
@@ -223,17 +94,5 @@ export async function installRuntime(options: InstallOptions = {}): Promise<Inst
  * Nothing else is touched: a folder that holds other files stays.
  */
 export function uninstallRuntime(options: InstallOptions = {}): void {
-  const at = settings(options);
-  if (!existsSync(recordPath(at))) return;
-  const record = readRecord(at);
-  if (existsSync(at.containerdConfigPath)) {
-    const text = withoutImport(readFileSync(at.containerdConfigPath, 'utf8'));
-    if (record.createdConfiguration && text === '') rmSync(at.containerdConfigPath);
-    else if (text !== readFileSync(at.containerdConfigPath, 'utf8')) writeFileSync(at.containerdConfigPath, text);
-  }
-  for (const path of record.files) rmSync(path, { force: true });
-  rmSync(recordPath(at));
-  for (const path of [...record.directories].reverse()) {
-    if (existsSync(path) && readdirSync(path).length === 0) rmdirSync(path);
-  }
+  removeConfiguration(settings(options));
 }

@@ -15,13 +15,13 @@ export interface ShimBundle {
 const room = fileURLToPath(new URL('..', import.meta.url));
 
 /**
- * Bundles shim and snapshotter into `directory`, each to one file without dependencies, beside the bootstrap script and
- * Node itself (a symbolic link to the one that runs now; the installer copies it).
+ * Bundles programs into `directory`, each to one file `<name>.mjs` without dependencies. Equal sources give equal bytes.
+ *
+ * @param entryPoints absolute path of each program's main module, by name
  */
-export async function bundleShim(directory: string): Promise<ShimBundle> {
-  mkdirSync(directory, { recursive: true });
+export async function bundlePrograms(directory: string, entryPoints: Readonly<Record<string, string>>): Promise<void> {
   await build({
-    entryPoints: { shim: join(room, 'shim/main.ts'), snapshotter: join(room, 'snapshotter/main.ts') },
+    entryPoints: { ...entryPoints },
     outdir: directory,
     outExtension: { '.js': '.mjs' },
     bundle: true,
@@ -37,6 +37,15 @@ export async function bundleShim(directory: string): Promise<ShimBundle> {
       js: "import{createRequire as __createRequire}from'node:module';const require=__createRequire(import.meta.url);",
     },
   });
+}
+
+/**
+ * Bundles shim and snapshotter into `directory`, each to one file without dependencies, beside the bootstrap script and
+ * Node itself (a symbolic link to the one that runs now; the installer copies it).
+ */
+export async function bundleShim(directory: string): Promise<ShimBundle> {
+  mkdirSync(directory, { recursive: true });
+  await bundlePrograms(directory, { shim: join(room, 'shim/main.ts'), snapshotter: join(room, 'snapshotter/main.ts') });
   const shimPath = join(directory, 'containerd-shim-sealpod-v2');
   copyFileSync(join(room, 'shim/bootstrap/containerd-shim-sealpod-v2'), shimPath);
   chmodSync(shimPath, 0o755);

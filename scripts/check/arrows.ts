@@ -14,7 +14,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   kbs: ['protocol', 'rego', 'storage', 'attestation-service'],
   'guest-agent': ['protocol', 'rego', 'registry'],
   'peer-pods': ['protocol', 'processes', 'workload'],
-  runtimeclass: ['protocol'],
+  runtimeclass: ['protocol', 'processes'],
   cluster: ['protocol', 'processes'],
   cli: [
     'protocol',

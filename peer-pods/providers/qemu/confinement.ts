@@ -9,6 +9,8 @@ export interface Confinement {
   readonly owner: Owner;
   /** Working folder, owned by that user. Programs are given paths relative to it: they cannot reach it from above. */
   readonly directory: string;
+  /** Folder in which the program is looked for before the system's. */
+  readonly programsDirectory?: string | undefined;
   /** Network namespace to enter. */
   readonly netnsPath?: string | undefined;
   /** Whether the program may open /dev/kvm. */
@@ -47,7 +49,7 @@ export async function startConfined(
     if (process.getuid?.() === 0) fchownSync(log, confinement.owner.uid, confinement.owner.gid);
     const child = spawn(first ?? program, rest, {
       cwd: confinement.directory,
-      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' },
+      env: { PATH: searchPath(confinement.programsDirectory), LC_ALL: 'C' },
       stdio: ['ignore', log, log, ...(confinement.descriptors ?? [])],
       detached: true,
     });
@@ -62,6 +64,12 @@ export async function startConfined(
   } finally {
     closeSync(log);
   }
+}
+
+/** Where programs are looked for: never on the PATH of whoever started this process. */
+function searchPath(programsDirectory: string | undefined): string {
+  const system = '/usr/sbin:/usr/bin:/sbin:/bin';
+  return programsDirectory === undefined ? system : `${programsDirectory}:${system}`;
 }
 
 /**

@@ -44,14 +44,19 @@ export async function makeMachineDirectory(directory: string, owner: Owner): Pro
  *
  * @throws SealpodError `PREREQUISITE`, `HYPERVISOR`
  */
-export async function startTpm(directory: string, owner: Owner, marker: string): Promise<Launched> {
+export async function startTpm(
+  directory: string,
+  owner: Owner,
+  marker: string,
+  programsDirectory?: string,
+): Promise<Launched> {
   const { tpmState, tpmSocket, tpmLog } = machineFiles;
   const state = ['--tpm2', '--tpmstate', `dir=${tpmState},mode=0600`, '--terminate', '--seccomp', 'action=kill'];
   const control = ['--ctrl', `type=unixio,path=${tpmSocket},mode=0600`];
   // The prefix is there to be seen in the process list.
   const log = ['--log', `file=${tpmLog},level=1,prefix=${marker}`];
   const child = await startConfined('swtpm', ['socket', ...state, ...control, ...log], {
-    ...{ owner, directory, maxFileBytes: maxTpmFileBytes, logFile: tpmLog },
+    ...{ owner, directory, programsDirectory, maxFileBytes: maxTpmFileBytes, logFile: tpmLog },
   });
   await waitUntil(
     child,
@@ -64,6 +69,7 @@ export async function startTpm(directory: string, owner: Owner, marker: string):
 export interface LaunchOptions {
   readonly directory: string;
   readonly owner: Owner;
+  readonly programsDirectory?: string | undefined;
   readonly netnsPath?: string | undefined;
   readonly diskFile: string;
   readonly machine: Omit<MachineOptions, 'consoleFile' | 'tpmSocket' | 'sockets'>;
@@ -75,7 +81,7 @@ export interface LaunchOptions {
  * @throws SealpodError `PREREQUISITE`, `HYPERVISOR`, `PROVIDER_IMAGE` where the disk cannot be opened
  */
 export async function startMachine(options: LaunchOptions): Promise<Launched> {
-  const { directory, owner, machine } = options;
+  const { directory, owner, machine, programsDirectory } = options;
   const { console, agentSocket, qmpSocket, tpmSocket, hypervisorLog, initdata } = machineFiles;
   const opened: FileHandle[] = [];
   try {
@@ -84,7 +90,7 @@ export async function startMachine(options: LaunchOptions): Promise<Launched> {
     const sockets = { agent: agentSocket, qmp: qmpSocket };
     const args = machineArguments({ ...machine, consoleFile: console, tpmSocket, sockets });
     const child = await startConfined('qemu-system-x86_64', args, {
-      ...{ owner, directory, netnsPath: options.netnsPath, kvm: machine.accelerator === 'kvm' },
+      ...{ owner, directory, programsDirectory, netnsPath: options.netnsPath, kvm: machine.accelerator === 'kvm' },
       ...{ maxFileBytes: maxConsoleBytes, logFile: hypervisorLog, descriptors: opened.map((handle) => handle.fd) },
     });
     const answers = (): Promise<boolean> => isMachineRunning(join(directory, qmpSocket));

@@ -23,6 +23,8 @@ export interface QemuProviderOptions {
   /** Unprivileged user of QEMU and swtpm, and owner of the taps; default: nobody. */
   readonly owner?: Owner;
   readonly firmware?: string;
+  /** Folder with QEMU and swtpm, where they are not the system's. */
+  readonly programsDirectory?: string;
   readonly accelerator?: Accelerator;
   /** See `Provider.agentTransport`; default `tls`. */
   readonly agentTransport?: 'tls' | 'plain';
@@ -77,7 +79,7 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
       await effects.complete(effect, launched.identity);
       return launched;
     };
-    await recorded('tpm', () => startTpm(directory, owner, marker));
+    await recorded('tpm', () => startTpm(directory, owner, marker, options.programsDirectory));
     signal.throwIfAborted();
     const network =
       request.network === undefined
@@ -87,6 +89,7 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
       startMachine({
         directory,
         owner,
+        programsDirectory: options.programsDirectory,
         netnsPath: request.network?.netnsPath,
         diskFile: join(options.imagesDirectory, image, manifest.disk),
         machine: {

@@ -1,6 +1,6 @@
 import { open, readFile, rm } from 'node:fs/promises';
-import { identityOf, isRunning } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
+import { identityOf, isRunning } from './identity.ts';
 
 export interface Lock {
   release(): Promise<void>;
@@ -8,9 +8,9 @@ export interface Lock {
 
 /**
  * Lets one process at a time use what lies beside `path`. A lock whose process is gone is taken over.
- * Throws STORAGE where another process holds it.
+ * Throws STORAGE where another process holds it, which is called `who`.
  */
-export async function takeLock(path: string): Promise<Lock> {
+export async function takeLock(path: string, who: string): Promise<Lock> {
   const identity = identityOf(process.pid);
   if (!identity) throw new SealpodError('STORAGE', '/proc does not show this process');
   for (let attempt = 0; ; attempt++) {
@@ -23,9 +23,9 @@ export async function takeLock(path: string): Promise<Lock> {
       if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause;
       const holder = await holderOf(path);
       if (holder && isRunning(holder)) {
-        throw new SealpodError('STORAGE', `another adaptor (process ${holder.pid}) holds ${path}`, {
+        throw new SealpodError('STORAGE', `another ${who} (process ${holder.pid}) holds ${path}`, {
           cause,
-          fix: 'stop it, or configure another stateDirectory',
+          fix: 'stop it, or configure another folder',
         });
       }
       if (attempt > 0) throw new SealpodError('STORAGE', `the lock ${path} is contended`, { cause });

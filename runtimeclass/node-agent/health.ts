@@ -1,0 +1,47 @@
+import { once } from 'node:events';
+import { createServer, type Server } from 'node:http';
+import { type AgentStatus, describeStatus } from './agent.ts';
+import type { NodeAgentMetrics } from './metrics.ts';
+
+export interface HealthOptions {
+  readonly address: string;
+  /** 0 for any free one. */
+  readonly port: number;
+  readonly status: () => AgentStatus;
+  readonly metrics: NodeAgentMetrics;
+  /** A look that lasts longer hangs: then the agent is not alive. In milliseconds. */
+  readonly longestLookMs: number;
+}
+
+/** Serves `/healthz`, `/readyz` and `/metrics` to kubelet and Prometheus. Nothing that is sent is read. */
+export async function serveHealth(options: HealthOptions): Promise<Server> {
+  const startedAt = Date.now();
+  const server = createServer({ requestTimeout: 5000, maxHeaderSize: 8192 }, (request, response) => {
+    const answer = (code: number, text: string, type = 'text/plain; charset=utf-8'): void => {
+      response.writeHead(code, { 'content-type': type, 'cache-control': 'no-store' }).end(text);
+    };
+    if (request.method !== 'GET') return answer(405, 'only GET\n');
+    const status = options.status();
+    switch (request.url) {
+      case '/healthz': {
+        const age = Date.now() - (status.lookedAt ?? startedAt);
+        if (age <= options.longestLookMs) return answer(200, 'alive\n');
+        return answer(503, `the node was not looked at for ${Math.round(age / 1000)} s\n`);
+      }
+      case '/readyz':
+        return answer(status.ready ? 200 : 503, describeStatus(status));
+      case '/metrics':
+        options.metrics.registry.metrics().then(
+          (text) => answer(200, text, options.metrics.registry.contentType),
+          () => answer(500, 'metrics cannot be collected\n'),
+        );
+        return;
+      default:
+        return answer(404, 'try /healthz, /readyz or /metrics\n');
+    }
+  });
+  server.maxConnections = 64;
+  server.listen({ host: options.address, port: options.port });
+  await once(server, 'listening');
+  return server;
+}

@@ -1,0 +1,12 @@
+/**
+ * The node agent: places the runtime on a node, keeps it there, and takes it away.
+ *
+ * @module
+ */
+export { type AgentStatus, describeStatus, NodeAgent } from './agent.ts';
+export { type NodeAgentConfig, parseNodeAgentConfig } from './config.ts';
+export { NodeInstallation } from './installation.ts';
+export { createLog } from './log.ts';
+export { NodeAgentMetrics } from './metrics.ts';
+export { readPayloadRecord, writePayloadRecord } from './payload.ts';
+export { removeFromHost, uninstall } from './uninstall.ts';
