@@ -18,6 +18,7 @@ import type { Layout } from '../development/layout.ts';
 import { type EnvironmentState, readState } from '../development/state.ts';
 import { clusterDirectory, clusterRuntimeDirectory } from '../kubernetes/layout.ts';
 import { installIntoCluster } from '../kubernetes/runtime.ts';
+import { installStorage } from '../kubernetes/storage.ts';
 import { clusterNeeds, installCommand, missing } from '../setup/needs.mjs';
 import { writeResult } from '../terminal/output.ts';
 import { Progress } from '../terminal/progress.ts';
@@ -54,6 +55,7 @@ export function addClusterCommands(program: Command): void {
       const environment = options.withRuntime === true ? await ensureEnvironment(layout, progress, command) : undefined;
       await endCluster(layout);
       const state = await startCluster(clusterDirectory(layout), programs, step, release);
+      await step('storage', () => installStorage(layout, state));
       if (environment !== undefined)
         await step('runtime in the cluster', () => installIntoCluster(layout, environment, state, machines));
       progress.say(`registry at ${state.registry}. To use the cluster:`);

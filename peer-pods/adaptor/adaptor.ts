@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { namespaceExists } from '../network/namespace.ts';
 import type { Provider } from '../providers/provider.ts';
+import type { SandboxVolumes } from '../volumes/sandbox-volumes.ts';
 import type { AdaptorConfig } from './config.ts';
 import { Journal, type SandboxRecord, type SandboxSpec } from './journal.ts';
 import { type Lock, takeLock } from './lock.ts';
@@ -130,6 +131,13 @@ export class Adaptor {
       this.#retryLater(id, firstRetryMs);
       throw error;
     }
+  }
+
+  /** The volumes of a sandbox. Throws NOT_FOUND. */
+  volumesOf(id: string): SandboxVolumes {
+    const sandbox = this.#sandboxes.get(id);
+    if (!sandbox) throw new SealpodError('NOT_FOUND', `there is no sandbox ${id}`);
+    return sandbox.volumes;
   }
 
   /** StopVM for every sandbox there is. Throws the first failure, after all were tried. */

@@ -17,6 +17,7 @@ import type {
   InstanceReference,
   Provider,
 } from '../providers/provider.ts';
+import { SandboxVolumes } from '../volumes/sandbox-volumes.ts';
 import { undoSandbox } from './cleanup.ts';
 import { configureGuestNetwork, endOf, waitForAgent } from './guest.ts';
 import type { Journal, Phase, SandboxSpec } from './journal.ts';
@@ -44,6 +45,7 @@ export interface SandboxDependencies {
 /** One pod's VM from CreateVM to StopVM. Each step is in the journal before it happens. */
 export class Sandbox {
   readonly spec: SandboxSpec;
+  readonly volumes: SandboxVolumes;
   readonly #dependencies: SandboxDependencies;
   readonly #stopRequested = new AbortController();
   #proxy: AgentProxy | undefined;
@@ -56,6 +58,7 @@ export class Sandbox {
   constructor(spec: SandboxSpec, dependencies: SandboxDependencies) {
     this.spec = spec;
     this.#dependencies = dependencies;
+    this.volumes = new SandboxVolumes(this.#reference, dependencies);
   }
 
   /** Where the shim finds the guest agent. */

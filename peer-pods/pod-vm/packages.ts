@@ -26,7 +26,9 @@ const kernelPackage = 'linux-image-cloud-amd64';
 const linkedPackages = [
   'coreutils',
   'crun',
+  'cryptsetup-bin',
   'dmsetup',
+  'e2fsprogs',
   'iproute2',
   'libc6',
   'libgcc-s1',
