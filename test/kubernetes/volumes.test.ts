@@ -1,21 +1,19 @@
 import { execFileSync } from 'node:child_process';
-import { createHash, randomBytes, randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { podInitdata } from '@sealpod/cli/pod';
 import { directVolumesFolder } from '@sealpod/cluster';
-import { encodeInitdataAnnotation } from '@sealpod/protocol/initdata';
 import { volumeKeysAnnotation } from '@sealpod/protocol/volume-keys';
-import { type Container, generatePolicy, initdataAnnotation } from '@sealpod/workload';
+import type { Container } from '@sealpod/workload';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { clusterObstacle, TestCluster } from './test-cluster.ts';
+import { clusterObstacle, nodeObstacle, skipped } from './access.ts';
+import { TestCluster } from './test-cluster.ts';
 
-const obstacle = clusterObstacle();
-const skipped = obstacle === undefined ? '' : ` (skipped: ${obstacle})`;
+const obstacle = clusterObstacle() ?? nodeObstacle();
 const canary = `canary-${randomUUID()}`;
 const keys = { '/data': 'kbs:///default/volume-key/k8s', '/dev/raw': 'none' };
 
-describe.skipIf(obstacle !== undefined)(`persistent volumes on Kubernetes${skipped}`, () => {
+describe.skipIf(obstacle !== undefined)(`persistent volumes on Kubernetes${skipped(obstacle)}`, () => {
   const cluster = new TestCluster();
 
   const claim = (name: string, volumeMode: 'Filesystem' | 'Block') => ({
@@ -48,36 +46,17 @@ describe.skipIf(obstacle !== undefined)(`persistent volumes on Kubernetes${skipp
 
   /** A sealed pod with the policy that the generator makes of it, enrolled. */
   async function sealed(name: string, script: string, claims: { files: string; raw: string }): Promise<object> {
-    const metadata = { name, annotations: { [volumeKeysAnnotation]: JSON.stringify(keys) } };
-    const spec = specOf(script, claims);
-    const [repository = '', digest = ''] = cluster.image.split('@');
-    const { policy } = await generatePolicy(
-      { kind: 'Pod', metadata },
-      { metadata, spec },
-      { configMaps: new Map(), secrets: new Map() },
-      async () => ({
-        ...{ reference: cluster.image, entrypoint: [], command: ['/bin/sh'], environment: ['PATH=/bin'] },
-        ...{ workingDirectory: '', user: '' },
-      }),
-      { namespace: 'default' },
-    );
-    const state = cluster.state();
-    const initdata = podInitdata({
-      kbsUrl: String(state['kbsUrl']),
-      kbsCertificatePem: readFileSync(String(state['kbsCertificateFile']), 'utf8'),
-      plainHttpRegistries: [repository.split('/')[0] ?? ''],
-      imageRepository: repository,
-      imageDigests: [digest],
-      agentPolicy: policy,
-    });
-    await cluster.json('refvalue', 'put', 'tpm_initdata', createHash('sha256').update(initdata).digest('hex'));
-    const annotations = { ...metadata.annotations, [initdataAnnotation]: encodeInitdataAnnotation(initdata) };
-    return {
+    const pod = {
       apiVersion: 'v1',
       kind: 'Pod',
-      metadata: { name, annotations },
-      spec: { ...spec, runtimeClassName: 'sealpod' },
+      metadata: { name, annotations: { [volumeKeysAnnotation]: JSON.stringify(keys) } },
+      spec: { ...specOf(script, claims), runtimeClassName: 'sealpod' },
     };
+    const { objects, digests } = await cluster.seal([pod]);
+    await cluster.enrol(...Object.values(digests));
+    const [made] = objects;
+    if (made === undefined) throw new Error(`no pod ${name} was made`);
+    return made;
   }
 
   /** Runs a pod to its end and removes it; returns what it wrote. */
@@ -109,16 +88,7 @@ describe.skipIf(obstacle !== undefined)(`persistent volumes on Kubernetes${skipp
     const key = randomBytes(32).toString('hex');
     await cluster.sealpodWithInput(key, 'secret', 'put', 'default/volume-key/k8s', '--file', '-');
   });
-  afterAll(async () => {
-    try {
-      expect((await cluster.sealpod('cluster', 'down')).code).toBe(0);
-      expect(traces()).toEqual([]);
-      await cluster.sealpod('down');
-      expect(cluster.residue()).toEqual([]);
-    } finally {
-      await cluster.remove();
-    }
-  });
+  afterAll(() => cluster.stop());
 
   const write = `echo ${canary} > /data/file; echo ${canary} | dd of=/dev/raw conv=fsync 2>/dev/null; echo written`;
   const read = 'cat /data/file; head -c 43 /dev/raw';
