@@ -18,3 +18,4 @@ export {
 } from './cluster.ts';
 export { nodeName } from './configuration.ts';
 export { newestRelease, releaseOf, releases } from './releases.ts';
+export { directVolumesFolder } from './volume-traces.ts';

@@ -6,6 +6,7 @@ import { removeControlGroup } from './cgroup.ts';
 import type { ClusterState } from './cluster.ts';
 import type { ClusterLayout } from './layout.ts';
 import { removePolicyRules } from './network-policy.ts';
+import { removeVolumeTraces } from './volume-traces.ts';
 
 /** Ends a cluster's programs and pods and removes what they left in the kernel and on disk. Touches nothing of others. */
 export async function removeTraces(layout: ClusterLayout, state: ClusterState): Promise<void> {
@@ -27,6 +28,7 @@ export async function removeTraces(layout: ClusterLayout, state: ClusterState): 
   // What was added to the cluster, and what containerd needed until its end.
   await Promise.all(state.daemons.filter(isRunning).map((daemon) => stopDaemon(daemon, 5000)));
   unmountBelow(layout.directory);
+  removeVolumeTraces(layout.directory);
   removeNetworkResults(layout);
   removeControlGroup(state.addresses.bridge);
   removeTables(state);
@@ -35,6 +37,7 @@ export async function removeTraces(layout: ClusterLayout, state: ClusterState): 
     'etcd',
     'containerd',
     'kubelet',
+    'volumes',
     'ipam',
     'pods',
     'opt',

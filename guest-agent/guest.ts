@@ -104,6 +104,7 @@ export async function createGuest(options: GuestOptions): Promise<Guest> {
     images: imagePuller(images),
     agentPolicy,
     dataHub: { unseal: (secret) => dataHub.unsealSecret(Buffer.from(secret)) },
+    volumes: { resource: (uri) => dataHub.getResource(uri).catch(tellReason) },
     version,
     during,
     onDenied: ({ request, reason }) => log('info', guestMessages.denied, { request, reason }),

@@ -67,6 +67,12 @@ export const reasonCodes = {
   IMG_FORMAT: ['the image is malformed or of an unsupported type', 'build an OCI image'],
   IMG_UNPACK: ['a layer would write outside its root or exceeds a limit', 'the layer is hostile or too large'],
   IMG_REGISTRY: ['the registry could not be reached or answered with an error', 'check address and network'],
+  // Volumes
+  VOLUME_KEY: ['the key does not open the volume', 'check the key resource; the host may have swapped the volume'],
+  VOLUME_FORMAT: [
+    'the volume does not hold what it should',
+    'the host altered or swapped it, or it was used differently before',
+  ],
   // Release
   RES_NOT_FOUND: ['the resource does not exist', 'store it with `sealpod secret put`'],
   RES_FORBIDDEN: ['the caller may not use this resource', 'check role and policy'],

@@ -20,6 +20,7 @@ import { type EnvironmentState, readState } from '../development/state.ts';
 import { stopWithInstallation, writeInstallationFiles } from '../kubernetes/installation.ts';
 import { clusterDirectory, clusterRuntimeDirectory } from '../kubernetes/layout.ts';
 import { installIntoCluster } from '../kubernetes/runtime.ts';
+import { installStorage } from '../kubernetes/storage.ts';
 import { clusterNeeds, installCommand, missing } from '../setup/needs.mjs';
 import { writeResult } from '../terminal/output.ts';
 import { Progress } from '../terminal/progress.ts';
@@ -56,6 +57,7 @@ export function addClusterCommands(program: Command): void {
       const environment = options.withRuntime === true ? await ensureEnvironment(layout, progress, command) : undefined;
       await endCluster(layout);
       const state = await startCluster(clusterDirectory(layout), programs, step, release);
+      await step('storage', () => installStorage(layout, state));
       if (environment !== undefined)
         await step('runtime in the cluster', () => installIntoCluster(layout, environment, state, machines));
       const values = writeInstallationFiles(layout, state);

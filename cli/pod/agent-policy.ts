@@ -62,6 +62,12 @@ CreateContainerRequest if {
 	some storage in input.storages
 	storage.driver == "image_guest_pull"
 	storage.source == container.image
+
+	# No disks of the host.
+	input.devices == []
+	every other in input.storages {
+		other.driver in {"image_guest_pull", "ephemeral", "local"}
+	}
 }
 
 allowed_variable(container, _) if not container.environment

@@ -82,6 +82,8 @@ export const clusterNeeds = [
   programNeed('iptables', 'iptables', 'the rules of network policies'),
   programNeed('ipset', 'ipset', 'the addresses that network policies name'),
   programNeed('mount', 'mount', 'volumes of pods'),
+  programNeed('losetup', 'mount', 'persistent volumes: files as block devices'),
+  programNeed('mkfs.ext4', 'e2fsprogs', 'persistent volumes of plain pods'),
   programNeed('runc', 'runc', 'plain pods'),
   programNeed('docker-registry', 'docker-registry', 'the registry of the cluster'),
 ];

@@ -8,16 +8,22 @@ const maxOutputBytes = 4 * 1024 * 1024;
  * Runs a program of the guest to its end and returns what it wrote. No shell: each argument is one argument.
  * Rejects with INTERNAL and what the program said where it fails.
  */
-export type RunCommand = (command: string, arguments_: readonly string[]) => Promise<string>;
+export type RunCommand = (command: string, arguments_: readonly string[], options?: RunOptions) => Promise<string>;
 
-export const runCommand: RunCommand = (command, arguments_) =>
+export interface RunOptions {
+  /** Bytes for its standard input: the place for secrets, which arguments are not. */
+  readonly input?: Uint8Array;
+}
+
+export const runCommand: RunCommand = (command, arguments_, { input } = {}) =>
   new Promise((resolve, reject) => {
     const options = {
       timeout: timeoutMs,
       maxBuffer: maxOutputBytes,
-      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' },
+      // There is no udev to make device nodes: libdevmapper has to.
+      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C', DM_DISABLE_UDEV: '1' },
     };
-    execFile(command, arguments_, options, (error, stdout, stderr) => {
+    const child = execFile(command, arguments_, options, (error, stdout, stderr) => {
       if (error === null) resolve(stdout);
       else
         reject(
@@ -26,4 +32,7 @@ export const runCommand: RunCommand = (command, arguments_) =>
           }),
         );
     });
+    // A program that ends without reading its input is told by its exit code.
+    child.stdin?.on('error', () => undefined);
+    child.stdin?.end(input);
   });

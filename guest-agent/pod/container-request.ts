@@ -11,7 +11,6 @@ export function checkedSpec(request: CreateContainerRequest): Spec {
   if (spec === undefined) throw invalidArgument('the container has no specification');
   const hooks = spec.Hooks;
   const refused: readonly (readonly [boolean, string])[] = [
-    [request.devices.length > 0, 'devices'],
     [request.sharedMounts.length > 0, 'shared mounts'],
     [request.stringUser !== undefined, 'users by name'],
     [request.sandboxPidns, 'a process namespace shared by the pod'],

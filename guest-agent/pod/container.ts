@@ -1,5 +1,6 @@
 import type { Spec } from '@sealpod/protocol/gen/kata/oci_pb';
 import type { ContainerProcess } from './crun.ts';
+import type { VolumeDevice } from './volumes/persistent-volumes.ts';
 
 const killedStatus = 128 + 9;
 
@@ -14,6 +15,8 @@ export class Container {
   readonly isSandbox: boolean;
   /** Mount points of storages that it uses. */
   readonly mountPoints: readonly string[];
+  /** Disks that it may use. */
+  readonly volumeDevices: readonly VolumeDevice[];
   /** Processes beside the first, by exec id. */
   readonly execs = new Map<string, ContainerProcess>();
   #state: 'created' | 'starting' | 'running' | 'ended' = 'created';
@@ -21,13 +24,16 @@ export class Container {
   readonly #started = Promise.withResolvers<ContainerProcess | undefined>();
   readonly #exited = Promise.withResolvers<number>();
 
-  constructor(fields: Pick<Container, 'id' | 'spec' | 'bundle' | 'rootfs' | 'isSandbox' | 'mountPoints'>) {
+  constructor(
+    fields: Pick<Container, 'id' | 'spec' | 'bundle' | 'rootfs' | 'isSandbox' | 'mountPoints' | 'volumeDevices'>,
+  ) {
     this.id = fields.id;
     this.spec = fields.spec;
     this.bundle = fields.bundle;
     this.rootfs = fields.rootfs;
     this.isSandbox = fields.isSandbox;
     this.mountPoints = fields.mountPoints;
+    this.volumeDevices = fields.volumeDevices;
   }
 
   get state(): 'created' | 'starting' | 'running' | 'ended' {

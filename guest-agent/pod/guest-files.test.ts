@@ -15,6 +15,7 @@ import { create } from '@bufbuild/protobuf';
 import { StorageSchema } from '@sealpod/protocol/gen/kata/agent_pb';
 import { MountSchema } from '@sealpod/protocol/gen/kata/oci_pb';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { RunCommand } from './command.ts';
 import { resolveBindSources } from './mounts.ts';
 import { OutOfMemoryEvents } from './out-of-memory.ts';
 import { OutputBuffer } from './output-buffer.ts';
@@ -22,6 +23,7 @@ import { readStatistics } from './statistics.ts';
 import { StorageTable } from './storage.ts';
 import { applySysctls } from './sysctl.ts';
 import { readStart } from './volume-file.ts';
+import { PersistentVolumes } from './volumes/persistent-volumes.ts';
 
 let base: string;
 beforeEach(() => {
@@ -31,8 +33,8 @@ afterEach(() => rmSync(base, { recursive: true, force: true }));
 
 describe('storages', () => {
   const commands: string[] = [];
-  const table = () =>
-    new StorageTable(base, async (command, arguments_) => `${commands.push([command, ...arguments_].join(' '))}`);
+  const run: RunCommand = async (command, arguments_) => `${commands.push([command, ...arguments_].join(' '))}`;
+  const table = () => new StorageTable(base, run, new PersistentVolumes({ run, resource: undefined }));
   beforeEach(() => commands.splice(0));
 
   it('mounts once for all users of a mount point, and keeps it for those that come later, until the pod ends', async () => {
@@ -105,10 +107,10 @@ describe('storages', () => {
 describe('storages that would change what is measured or checked', () => {
   const commands: string[] = [];
   const attach = (storage: object) =>
-    new StorageTable(
-      base,
-      async (command, arguments_) => `${commands.push([command, ...arguments_].join(' '))}`,
-    ).attach(create(StorageSchema, storage));
+    new StorageTable(base, run, new PersistentVolumes({ run, resource: undefined })).attach(
+      create(StorageSchema, storage),
+    );
+  const run: RunCommand = async (command, arguments_) => `${commands.push([command, ...arguments_].join(' '))}`;
 
   it('nothing is put over a root file system, an image or another part of the agent’s folder', async () => {
     for (const place of ['c1/rootfs', 'c1/rootfs/etc', 'image/images', 'shared', 'sandbox']) {

@@ -1,6 +1,8 @@
 import type { Linux, LinuxResources, Mount, Process, Spec } from '@sealpod/protocol/gen/kata/oci_pb';
 import { defaultSeccompProfile } from './seccomp-profile.ts';
 
+import type { VolumeDevice } from './volumes/persistent-volumes.ts';
+
 /** A JSON object of the OCI runtime specification. */
 export type RuntimeJson = Record<string, unknown>;
 
@@ -11,6 +13,8 @@ export interface SpecContext {
   readonly cgroupsPath: string;
   /** Source in the guest of each bind mount of the spec, by the source that the spec has. */
   readonly bindSources: ReadonlyMap<string, string>;
+  /** Disks that the container may use, by the numbers that they have in this guest. */
+  readonly volumeDevices?: readonly VolumeDevice[];
   /** Deny devices (the guest's TPM, disks and host channel are devices) that the specification does not allow. */
   readonly deviceRules: boolean;
 }
@@ -112,7 +116,9 @@ function runtimeLinuxDefaults(context: SpecContext): RuntimeJson {
 /** Everything is denied first; crun itself then allows the harmless ones (null, zero, random, terminals). */
 function deviceRules(rules: LinuxResources['Devices'], context: SpecContext): RuntimeJson {
   if (!context.deviceRules) return {};
-  return { devices: [{ allow: false, access: 'rwm' }, ...rules.filter((rule) => !isEverything(rule)).map(deviceRule)] };
+  const own = (context.volumeDevices ?? []).map((numbers) => ({ allow: true, type: 'b', ...numbers, access: 'rw' }));
+  const given = rules.filter((rule) => !isEverything(rule)).map(deviceRule);
+  return { devices: [{ allow: false, access: 'rwm' }, ...given, ...own] };
 }
 
 /** A rule for every device: the host's way of saying "privileged", which would reach the guest's own devices. */

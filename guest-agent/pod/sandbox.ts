@@ -29,6 +29,8 @@ import { StorageTable } from './storage.ts';
 import { applySysctls } from './sysctl.ts';
 import { isSealed, type SecretUnsealer, unsealEnvironment, unsealFile } from './unsealing.ts';
 import { readStart } from './volume-file.ts';
+import { PersistentVolumes, type VolumeDependencies } from './volumes/persistent-volumes.ts';
+import { openVolumeDevices } from './volumes/volume-devices.ts';
 
 export interface SandboxDependencies {
   readonly images: ImagePuller;
@@ -36,6 +38,8 @@ export interface SandboxDependencies {
   readonly run: RunCommand;
   readonly paths: PodPaths;
   readonly unsealer: SecretUnsealer | undefined;
+  /** Where disks and the keys of encrypted ones come from. */
+  readonly volumes: Omit<VolumeDependencies, 'run'>;
   /** Keeps containers from devices that their specification does not name. */
   readonly deviceRules: boolean;
   /** Runs what takes time of a container's start, to tell of it. */
@@ -57,6 +61,7 @@ export class Sandbox {
   readonly #with: SandboxDependencies;
   readonly #containers = new Map<string, Container>();
   readonly #creating = new Set<string>();
+  readonly #volumes: PersistentVolumes;
   readonly #storages: StorageTable;
   readonly outOfMemory = new OutOfMemoryEvents();
   #created = false;
@@ -65,7 +70,8 @@ export class Sandbox {
 
   constructor(dependencies: SandboxDependencies) {
     this.#with = dependencies;
-    this.#storages = new StorageTable(dependencies.paths.root, dependencies.run);
+    this.#volumes = new PersistentVolumes({ ...dependencies.volumes, run: dependencies.run });
+    this.#storages = new StorageTable(dependencies.paths.root, dependencies.run, this.#volumes);
   }
 
   get sharedFolder(): string {
@@ -109,8 +115,12 @@ export class Sandbox {
       const isSandbox = containerTypeKeys.some((key) => spec.Annotations[key] === 'sandbox');
       const container = nameOf(id, spec);
       const rootfs = await this.#attachStorages(request.storages, { bundle, container, isSandbox, attached, signal });
+      const volumeDevices = await openVolumeDevices(request.devices, spec, this.#volumes);
       if (spec.Process !== undefined && !isSandbox) await this.#unseal(container, spec.Process);
-      this.#containers.set(id, new Container({ id, spec, bundle, rootfs, isSandbox, mountPoints: attached }));
+      this.#containers.set(
+        id,
+        new Container({ id, spec, bundle, rootfs, isSandbox, mountPoints: attached, volumeDevices }),
+      );
     } catch (thrown) {
       await this.#discard(bundle, attached);
       throw thrown;
@@ -296,12 +306,13 @@ export class Sandbox {
   async #run(container: Container): Promise<ContainerProcess | undefined> {
     if (container.isSandbox) return undefined;
     const { paths, crun } = this.#with;
-    const { spec, rootfs, bundle, id } = container;
+    const { spec, rootfs, bundle, id, volumeDevices } = container;
     await applySysctls(paths.sysctl, spec.Linux?.Sysctl ?? {});
     const process = await this.#withFiles(async () => {
       const bindSources = await resolveBindSources(paths.root, spec.Mounts);
       const cgroupsPath = `/${paths.cgroupParent}/${id}/container`;
-      const json = runtimeSpec(spec, { rootfs, cgroupsPath, bindSources, deviceRules: this.#with.deviceRules });
+      const { deviceRules } = this.#with;
+      const json = runtimeSpec(spec, { rootfs, cgroupsPath, bindSources, volumeDevices, deviceRules });
       return crun.run(id, bundle, json, spec.Process === undefined ? undefined : terminalSize(spec.Process));
     });
     this.outOfMemory.watch(id, this.#cgroup(id));

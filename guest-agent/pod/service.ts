@@ -20,6 +20,7 @@ import { projectRequest } from './projection.ts';
 import { Sandbox } from './sandbox.ts';
 import { readStatistics } from './statistics.ts';
 import type { SecretUnsealer } from './unsealing.ts';
+import type { VolumeDependencies } from './volumes/persistent-volumes.ts';
 
 /** Version of the agent protocol that is spoken (Kata's agent 4.1). */
 const protocolVersion = '0.0.1';
@@ -32,6 +33,8 @@ export interface PodServiceOptions {
   readonly agentPolicy: AgentPolicy;
   /** Opens sealed secrets in environment variables; without it a container that has one is refused. */
   readonly dataHub?: SecretUnsealer;
+  /** Where disks and the keys of encrypted ones come from; without it encrypted volumes are refused. */
+  readonly volumes?: Omit<VolumeDependencies, 'run'>;
   /** Told to who asks for the agent's version. */
   readonly version: string;
   readonly paths?: PodPaths;
@@ -70,6 +73,7 @@ export function createPodService(options: PodServiceOptions): PodService {
     run,
     paths,
     unsealer: options.dataHub,
+    volumes: options.volumes ?? { resource: undefined },
     deviceRules: options.deviceRules ?? true,
     during: options.during ?? ((_stage, _subject, work) => work()),
   });

@@ -3,9 +3,10 @@ import type { Storage } from '@sealpod/protocol/gen/kata/agent_pb';
 import type { RunCommand } from './command.ts';
 import { refuseLinkedFolders, segmentsOfVolume } from './confinement.ts';
 import { invalidArgument } from './failures.ts';
+import { type PersistentVolumes, volumeDrivers } from './volumes/persistent-volumes.ts';
 
 /** Storage drivers of this agent, as GuestDetails names them. */
-export const storageDrivers = ['ephemeral', 'image_guest_pull', 'local'] as const;
+export const storageDrivers = ['ephemeral', 'image_guest_pull', 'local', ...volumeDrivers] as const;
 
 const defaultDirectoryMode = 0o755;
 const groupModeBits = 0o2770;
@@ -18,32 +19,39 @@ const temporaryFileSystemOption =
   /^(?:ro|rw|(?:no)?(?:exec|suid|dev|atime|diratime)|relatime|strictatime|(?:size|nr_blocks|nr_inodes)=[0-9]{1,18}[kmg%]?|mode=[0-7]{1,5}|[ug]id=[0-9]{1,10}|huge=[a-z_]{1,16})$/i;
 
 interface Mounted {
+  /** What the storage was asked for as: a second user must ask for the same. */
+  readonly wish: string;
   users: number;
   readonly mounted: boolean;
 }
 
 /**
- * What `ephemeral` and `local` storages of the pod occupy. A mount point that several containers name (an emptyDir) is made
+ * What the storages of the pod occupy, but for its images. A mount point that several containers name (an emptyDir) is made
  * once and taken away with the pod. Everything is in the folders of volumes below `root`.
  */
 export class StorageTable {
   readonly #root: string;
   readonly #run: RunCommand;
+  readonly #volumes: PersistentVolumes;
   readonly #points = new Map<string, Mounted>();
   #last: Promise<unknown> = Promise.resolve();
 
-  constructor(root: string, run: RunCommand) {
+  constructor(root: string, run: RunCommand, volumes: PersistentVolumes) {
     this.#root = root;
     this.#run = run;
+    this.#volumes = volumes;
   }
 
   /** Makes a storage, or counts another user of it. Returns its mount point. Throws INVALID_ARGUMENT. */
   attach(storage: Storage): Promise<string> {
     return this.#inTurn(async () => {
+      const wish = wishOf(storage);
       const known = this.#points.get(storage.mountPoint);
+      if (known !== undefined && known.wish !== wish)
+        throw invalidArgument(`the storage at ${storage.mountPoint} exists already and is another one`);
       if (known !== undefined) known.users++;
       // The pod itself is a user: what an init container left is there for those that come after it.
-      else this.#points.set(storage.mountPoint, { users: 2, mounted: await this.#make(storage) });
+      else this.#points.set(storage.mountPoint, { wish, users: 2, mounted: await this.#make(storage) });
       return storage.mountPoint;
     });
   }
@@ -64,6 +72,7 @@ export class StorageTable {
       this.#points.delete(mountPoint);
       if (mounted) await this.#run('umount', [mountPoint]);
     }
+    await this.#volumes.close();
   }
 
   async #make(storage: Storage): Promise<boolean> {
@@ -76,6 +85,12 @@ export class StorageTable {
       case 'local':
         await makeLocal(storage);
         return false;
+      case 'blk':
+      case 'scsi':
+        await this.#volumes.mount(storage);
+        // A volume that cannot be written keeps the group it has.
+        if (!storage.options.includes('ro')) await applyGroup(storage, groupOf(storage.options));
+        return true;
       default:
         throw invalidArgument(`storage driver ${JSON.stringify(storage.driver)} is not supported`);
     }
@@ -97,6 +112,10 @@ export class StorageTable {
     this.#last = turn.catch(() => undefined);
     return turn;
   }
+}
+
+function wishOf({ driver, driverOptions, source, fstype, options }: Storage): string {
+  return JSON.stringify([driver, driverOptions, source, fstype, options]);
 }
 
 async function makeLocal(storage: Storage): Promise<void> {

@@ -4,6 +4,7 @@ import { type Lock, takeLock } from '@sealpod/processes';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { namespaceExists } from '../network/namespace.ts';
 import type { Provider } from '../providers/provider.ts';
+import type { SandboxVolumes } from '../volumes/sandbox-volumes.ts';
 import { adaptorChannelKey } from './channel-key.ts';
 import type { AdaptorConfig } from './config.ts';
 import { Journal, type SandboxRecord, type SandboxSpec } from './journal.ts';
@@ -132,6 +133,13 @@ export class Adaptor {
       this.#retryLater(id, firstRetryMs);
       throw error;
     }
+  }
+
+  /** The volumes of a sandbox. Throws NOT_FOUND. */
+  volumesOf(id: string): SandboxVolumes {
+    const sandbox = this.#sandboxes.get(id);
+    if (!sandbox) throw new SealpodError('NOT_FOUND', `there is no sandbox ${id}`);
+    return sandbox.volumes;
   }
 
   /** StopVM for every sandbox there is. Throws the first failure, after all were tried. */

@@ -3,7 +3,7 @@ import { dirname, join, sep } from 'node:path';
 import { endProcess, findProcesses } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { tearDownTap } from '../network/tap.ts';
-import type { Effect, Provider } from '../providers/provider.ts';
+import type { Effect, InstanceReference, Provider } from '../providers/provider.ts';
 import type { EffectRecord, SandboxRecord } from './journal.ts';
 
 /** How long a process may take to end by itself. */
@@ -15,12 +15,23 @@ const graceMs = 3000;
  */
 export async function undoSandbox(record: SandboxRecord, provider: Provider): Promise<void> {
   const { id: sandboxId, name, directory } = record.spec;
-  await provider.deleteInstance({ sandboxId, name, directory });
-  for (const { effect, identity } of record.effects.toReversed()) await undoEffect(effect, identity, directory);
+  const reference = { sandboxId, name, directory };
+  await provider.deleteInstance(reference);
+  for (const { effect, identity } of record.effects.toReversed())
+    await undoEffect(effect, identity, reference, provider);
 }
 
-async function undoEffect(effect: Effect, identity: EffectRecord['identity'], directory: string): Promise<void> {
+async function undoEffect(
+  effect: Effect,
+  identity: EffectRecord['identity'],
+  reference: InstanceReference,
+  provider: Provider,
+): Promise<void> {
+  const { directory } = reference;
   switch (effect.kind) {
+    case 'volume':
+      await provider.volumes?.detach(reference, effect);
+      return;
     case 'process': {
       // An intent without identity: the process may have been started in the moment before the adaptor died.
       const processes = identity ? [identity] : findProcesses(effect);

@@ -54,6 +54,8 @@ export type JournalEntry =
       readonly effect: Effect;
       readonly identity?: ProcessIdentity | undefined;
     }
+  /** The effect was taken back while the sandbox goes on. */
+  | { readonly type: 'undone'; readonly sandboxId: string; readonly effect: Effect }
   | { readonly type: 'forget'; readonly sandboxId: string };
 
 /** After so many entries the file is written anew with what still holds. */
@@ -179,6 +181,9 @@ function apply(records: Records, entry: JournalEntry): void {
     case 'intend':
       records.set(entry.sandboxId, withEffect(record, { effect: entry.effect, completed: false }));
       break;
+    case 'undone':
+      records.set(entry.sandboxId, withoutEffect(record, entry.effect));
+      break;
     case 'complete':
       records.set(
         entry.sandboxId,
@@ -194,6 +199,11 @@ function withEffect(record: SandboxRecord, effect: EffectRecord): SandboxRecord 
   if (index < 0) effects.push(effect);
   else effects[index] = effect;
   return { ...record, effects };
+}
+
+function withoutEffect(record: SandboxRecord, effect: Effect): SandboxRecord {
+  const key = JSON.stringify(effect);
+  return { ...record, effects: record.effects.filter((known) => JSON.stringify(known.effect) !== key) };
 }
 
 function entriesOf({ spec, phase, instance, effects, guestKey }: SandboxRecord): JournalEntry[] {
@@ -222,7 +232,7 @@ function parseEntry(line: string, where: string): JournalEntry {
   } catch (cause) {
     throw damaged(cause);
   }
-  const types = ['sandbox', 'phase', 'guest key', 'intend', 'complete', 'forget'];
+  const types = ['sandbox', 'phase', 'guest key', 'intend', 'complete', 'undone', 'forget'];
   if (typeof entry !== 'object' || entry === null || !('type' in entry) || !types.includes(String(entry.type)))
     throw damaged();
   return entry as JournalEntry;

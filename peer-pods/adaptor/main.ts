@@ -11,6 +11,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { addVolumesService } from '../volumes/volumes-service.ts';
 import { Adaptor } from './adaptor.ts';
 import { type AdaptorConfig, parseConfig } from './config.ts';
 import { hypervisorServer } from './hypervisor-service.ts';
@@ -52,7 +53,7 @@ async function serve(config: AdaptorConfig, log: Log): Promise<void> {
   const adaptor = await open(config, log, metrics);
   metrics.observe(() => adaptor.starts.list());
   const closeStatus = await serveStatus(config.statusSocket, adaptor.starts, metrics);
-  const server = hypervisorServer(adaptor, config);
+  const server = addVolumesService(hypervisorServer(adaptor, config), adaptor);
   await mkdir(dirname(config.socket), { recursive: true, mode: 0o700 });
   await server.listen(config.socket, { mode: 0o600 });
   log.info({ socket: config.socket, provider: config.provider.name }, 'serving');

@@ -21,6 +21,7 @@ export interface TestProviderOptions {
   readonly silent?: boolean;
   /** The machine ends by itself at once. */
   readonly dies?: boolean;
+  readonly failAttachment?: boolean;
   readonly deletionMs?: number;
   /** So many deletions fail before one succeeds. */
   readonly failingDeletions?: number;
@@ -79,6 +80,17 @@ export const createProvider: ProviderFactory = async (given) => {
       rmSync(socketOf(reference), { force: true });
     },
     listInstances: async () => [],
+    // A machine of processes has no disks: a file in its folder stands for each.
+    volumes: {
+      addressOf: ({ slot }) => ({ driver: 'scsi', source: `0:${slot}` }),
+      async attach({ directory }, { slot, device }) {
+        if (options.failAttachment) throw new SealpodError('HYPERVISOR', 'the attachment failed');
+        writeFileSync(join(directory, `volume-${slot}`), device);
+      },
+      async detach({ directory }, { slot }) {
+        rmSync(join(directory, `volume-${slot}`), { force: true });
+      },
+    },
   };
 };
 

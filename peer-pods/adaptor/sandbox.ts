@@ -20,6 +20,7 @@ import type {
   InstanceReference,
   Provider,
 } from '../providers/provider.ts';
+import { SandboxVolumes } from '../volumes/sandbox-volumes.ts';
 import { undoSandbox } from './cleanup.ts';
 import { configureGuestNetwork, endOf, waitForAgent } from './guest.ts';
 import { proveGuest } from './guest-proof.ts';
@@ -50,6 +51,7 @@ export interface SandboxDependencies {
 /** One pod's VM from CreateVM to StopVM. Each step is in the journal before it happens. */
 export class Sandbox {
   readonly spec: SandboxSpec;
+  readonly volumes: SandboxVolumes;
   readonly #dependencies: SandboxDependencies;
   readonly #stopRequested = new AbortController();
   #proxy: AgentProxy | undefined;
@@ -63,6 +65,7 @@ export class Sandbox {
   constructor(spec: SandboxSpec, dependencies: SandboxDependencies) {
     this.spec = spec;
     this.#dependencies = dependencies;
+    this.volumes = new SandboxVolumes(this.#reference, dependencies);
   }
 
   /** Where the shim finds the guest agent. */

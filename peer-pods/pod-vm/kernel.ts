@@ -22,7 +22,8 @@ export interface Kernel {
 
 /**
  * What the guest needs beyond what is built in. There is no module loader in the root file system, so all of it is
- * loaded by the initrd: the disk and its integrity, the agent's channel, the network, and what containers are made of.
+ * loaded by the initrd: the disk and its integrity, the agent's channel, the network, what containers are made of, and
+ * volumes with their encryption.
  */
 const wantedModules = [
   'virtio_pci',
@@ -32,6 +33,12 @@ const wantedModules = [
   'virtio_console',
   'virtio_net',
   'overlay',
+  'virtio_scsi',
+  'sd_mod',
+  'dm-crypt',
+  'xts',
+  'algif_skcipher',
+  'aesni-intel',
 ] as const;
 
 /**
@@ -84,6 +91,12 @@ const builtInOptions: Readonly<Record<string, string>> = {
   virtio_console: 'CONFIG_VIRTIO_CONSOLE',
   virtio_net: 'CONFIG_VIRTIO_NET',
   overlay: 'CONFIG_OVERLAY_FS',
+  virtio_scsi: 'CONFIG_SCSI_VIRTIO',
+  sd_mod: 'CONFIG_BLK_DEV_SD',
+  'dm-crypt': 'CONFIG_DM_CRYPT',
+  xts: 'CONFIG_CRYPTO_XTS',
+  algif_skcipher: 'CONFIG_CRYPTO_USER_API_SKCIPHER',
+  'aesni-intel': 'CONFIG_CRYPTO_AES_NI_INTEL',
 };
 
 async function addModule(

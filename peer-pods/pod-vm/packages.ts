@@ -36,7 +36,19 @@ const podVmPackages: PackageSelection = {
   name: 'resolution',
   kernel: true,
   standalone: ['systemd-boot-efi', 'busybox-static'],
-  linked: ['coreutils', 'crun', 'dmsetup', 'iproute2', 'libc6', 'libgcc-s1', 'libstdc++6', 'mount', 'tini'],
+  linked: [
+    'coreutils',
+    'crun',
+    'cryptsetup-bin',
+    'dmsetup',
+    'e2fsprogs',
+    'iproute2',
+    'libc6',
+    'libgcc-s1',
+    'libstdc++6',
+    'mount',
+    'tini',
+  ],
 };
 
 const listsDirectory = '/var/lib/apt/lists';

@@ -4,7 +4,17 @@ import { libraryClosure } from './libraries.ts';
 import { lintRootTree } from './lint.ts';
 
 /** Programs of the guest that come from Debian packages. */
-const programs = ['usr/bin/tini', 'usr/bin/crun', 'usr/bin/mount', 'usr/bin/umount', 'usr/bin/ip', 'usr/bin/mkfifo'];
+const programs = [
+  'usr/bin/tini',
+  'usr/bin/crun',
+  'usr/bin/mount',
+  'usr/bin/umount',
+  'usr/bin/ip',
+  'usr/bin/mkfifo',
+  // For persistent volumes.
+  'usr/sbin/cryptsetup',
+  'usr/sbin/mke2fs',
+];
 
 const emptyDirectories = [
   'dev',

@@ -14,7 +14,38 @@ export type Effect =
    * `marker` stands in an argument of this process and of no other of the same program, e.g. the path of a file in the
    * sandbox's directory; `executable` is the base name of the program (of /proc/<pid>/exe).
    */
-  | { readonly kind: 'process'; readonly role: string; readonly executable: string; readonly marker: string };
+  | { readonly kind: 'process'; readonly role: string; readonly executable: string; readonly marker: string }
+  | VolumeEffect;
+
+/** A block device of the host in a machine. */
+export interface VolumeEffect {
+  readonly kind: 'volume';
+  /** Place in the machine, from 0. */
+  readonly slot: number;
+  /** Serial number of the disk that the guest sees. */
+  readonly serial: string;
+  /** Path of the device on the host. */
+  readonly device: string;
+  readonly readOnly: boolean;
+}
+
+/** Where a guest finds a disk, in the words of the agent protocol. */
+export interface GuestAddress {
+  /** Storage driver, e.g. `scsi`. */
+  readonly driver: string;
+  /** Source in the form of that driver, e.g. `0:1`. */
+  readonly source: string;
+}
+
+/** Block devices in running machines. Failures are SealpodErrors. */
+export interface VolumePlugs {
+  /** The address that a volume has, attached or not. */
+  addressOf(volume: VolumeEffect): GuestAddress;
+  /** Plugs a volume into its slot. What an interrupted attempt left there is taken out first; on failure nothing is left. */
+  attach(reference: InstanceReference, volume: VolumeEffect): Promise<void>;
+  /** Takes a volume out. Does nothing where it, or the machine, is not there. */
+  detach(reference: InstanceReference, volume: VolumeEffect): Promise<void>;
+}
 
 /** The adaptor's journal as a provider sees it, for one sandbox. */
 export interface EffectJournal {
@@ -85,6 +116,8 @@ export interface Provider {
   findInstance(reference: InstanceReference): Promise<Instance | undefined>;
   /** Ends the instance and everything that belongs to it, even one that was created only in part. Does nothing where there is none. */
   deleteInstance(reference: InstanceReference): Promise<void>;
+  /** Absent: the provider has no volumes. */
+  readonly volumes?: VolumePlugs;
   /** Every instance of this adaptor's configuration that runs, known or not. */
   listInstances(): Promise<readonly Instance[]>;
 }

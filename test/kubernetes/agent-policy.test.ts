@@ -32,6 +32,7 @@ const create = (image: string, args: readonly string[], environment: readonly st
     Process: { Args: args, Env: environment },
   },
   storages: [{ driver: 'image_guest_pull', source: image }],
+  devices: [],
 });
 const exec = (...args: readonly string[]) => ({ process: { Args: args } });
 
@@ -62,6 +63,14 @@ describe('agent policy of a pod of several containers', () => {
     ],
   ])('%s: %s', async (_name, expected, input) => {
     expect(await allows(pod, 'CreateContainerRequest', input)).toBe(expected);
+  });
+
+  it('takes no disk of the host', async () => {
+    const input = create('r/a@sha256:1', ['/a']);
+    const disk = { driver: 'scsi', source: '0:0' };
+    const withDisk = { ...input, storages: [...input.storages, disk] };
+    expect(await allows(pod, 'CreateContainerRequest', withDisk)).toBe(false);
+    expect(await allows(pod, 'CreateContainerRequest', { ...input, devices: [{ type_: 'scsi' }] })).toBe(false);
   });
 
   it('runs the commands of probes and no other, nor input', async () => {

@@ -10,6 +10,7 @@ import {
 import type { Container, Handler, ObjectMeta, PodSpec } from '../kubernetes/types.ts';
 import { type ContainerData, sortedByName } from './data.ts';
 import { containerMounts } from './mounts.ts';
+import { volumeKeys } from './persistent-volumes.ts';
 
 /** What containerd gives a container that says nothing (its `defaultUnixCaps`). */
 const defaultCapabilities = [
@@ -52,7 +53,7 @@ export interface ContainerContext {
 export function containerData(container: Container, context: ContainerContext): ContainerData {
   const { spec, image } = context;
   const environment = withRuntimeVariables(container, context);
-  const { mounts, storages } = containerMounts(container, spec);
+  const { mounts, storages, volumes } = containerMounts(container, spec, volumeKeys(context.metadata));
   const security = container.securityContext;
   return {
     image: image.reference,
@@ -68,6 +69,7 @@ export function containerData(container: Container, context: ContainerContext): 
     capabilities: capabilitiesOf(container),
     mounts,
     storages,
+    volumes,
     commands: commandsOf(container),
     after: context.after,
   };

@@ -41,6 +41,8 @@ export interface ContainerData {
   readonly mounts: Readonly<Record<string, MountData>>;
   /** Empty directories, by mount point. */
   readonly storages: Readonly<Record<string, StorageData>>;
+  /** Persistent volumes, by their path in the container. */
+  readonly volumes: Readonly<Record<string, PersistentVolumeData>>;
   /** Commands of probes and hooks. */
   readonly commands: readonly (readonly Expected[])[];
   /** Names of the containers that have to have been started before. */
@@ -60,6 +62,13 @@ export interface StorageData {
   readonly driver: string;
   readonly source: string;
   readonly fstype: string;
+}
+
+export interface PersistentVolumeData {
+  /** A file system that is mounted, or the raw device. */
+  readonly kind: 'filesystem' | 'block';
+  /** Resource of the key broker that opens it, with `$(name)` and `$(namespace)` of the pod; null: it is not encrypted. */
+  readonly key: string | null;
 }
 
 export interface VolumeData {

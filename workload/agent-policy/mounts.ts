@@ -1,7 +1,8 @@
 import { SealpodError } from '@sealpod/protocol/errors';
 import { literal } from '../kubernetes/names.ts';
 import type { Container, PodSpec, Volume, VolumeMount } from '../kubernetes/types.ts';
-import type { MountData, StorageData } from './data.ts';
+import type { MountData, PersistentVolumeData, StorageData } from './data.ts';
+import { isPersistent, persistentVolume } from './persistent-volumes.ts';
 
 const sandboxFolder = '/run/kata-containers/sandbox';
 const defaultTerminationPath = '/dev/termination-log';
@@ -20,10 +21,19 @@ export const runtimeVolumes = {
 export interface ContainerMounts {
   readonly mounts: Record<string, MountData>;
   readonly storages: Record<string, StorageData>;
+  readonly volumes: Record<string, PersistentVolumeData>;
 }
 
-/** @throws SealpodError UNSUPPORTED for a volume that a policy cannot describe */
-export function containerMounts(container: Container, spec: PodSpec): ContainerMounts {
+/**
+ * @param keys of persistent volumes, by their path in the container
+ * @throws SealpodError UNSUPPORTED for a volume that a policy cannot describe, USAGE for a persistent one without a key
+ */
+export function containerMounts(
+  container: Container,
+  spec: PodSpec,
+  keys: ReadonlyMap<string, string>,
+): ContainerMounts {
+  const persistent: Record<string, PersistentVolumeData> = {};
   const volumes = new Map((spec.volumes ?? []).map((volume) => [volume.name, volume]));
   const mounts: Record<string, MountData> = runtimeMounts(container, spec);
   const storages: Record<string, StorageData> = {};
@@ -31,11 +41,17 @@ export function containerMounts(container: Container, spec: PodSpec): ContainerM
     const volume = volumes.get(mount.name);
     if (volume === undefined)
       throw new SealpodError('USAGE', `container ${container.name}: volume ${mount.name} does not exist`);
+    if (isPersistent(volume)) persistent[mount.mountPath] = persistentVolume('filesystem', volume, mount, keys);
     const source = volumeSource(volume, mount, index, storages);
     mounts[mount.mountPath] = bind(source, { readonly: mount.readOnly === true, required: true });
   }
-  if ((container.volumeDevices ?? []).length > 0) throw unsupported('volumeDevices', container.name);
-  return { mounts, storages };
+  for (const { name, devicePath } of container.volumeDevices ?? []) {
+    const volume = volumes.get(name);
+    if (volume === undefined || !isPersistent(volume))
+      throw new SealpodError('USAGE', `container ${container.name}: volume ${name} is no claim of a persistent volume`);
+    persistent[devicePath] = persistentVolume('block', volume, { mountPath: devicePath }, keys);
+  }
+  return { mounts, storages, volumes: persistent };
 }
 
 function volumeSource(
@@ -55,6 +71,8 @@ function volumeSource(
     storages[mountPoint] = { driver: memory ? 'ephemeral' : 'local', source: type, fstype: type };
     return literal(mountPoint);
   }
+  // The name of its folder is that of a PersistentVolume, which the manifest does not know.
+  if (isPersistent(volume)) return `${sandboxFolder}/storage/[A-Za-z0-9_=-]{1,255}`;
   const kind = Object.keys(volume).find((name) => name !== 'name') ?? 'none';
   throw unsupported(kind, volume.name);
 }
@@ -97,7 +115,7 @@ function bind(source: string, flags: { readonly: boolean; required: boolean }): 
 
 function unsupported(kind: string, name: string): SealpodError {
   return new SealpodError('UNSUPPORTED', `volume ${name}: a policy cannot describe ${kind}`, {
-    expected: 'emptyDir, configMap, secret, downwardAPI or projected',
+    expected: 'emptyDir, configMap, secret, downwardAPI, projected, persistentVolumeClaim or ephemeral',
     actual: kind,
   });
 }

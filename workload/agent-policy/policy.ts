@@ -9,6 +9,7 @@ import { restrictedViolations } from '../pod-security.ts';
 import { podRefusals } from '../refusals.ts';
 import { containerData } from './container.ts';
 import type { ContainerData, PolicyData } from './data.ts';
+import { volumeNotes } from './persistent-volumes.ts';
 import { copiedVolumes } from './volumes.ts';
 
 /** Without these a container could see or change the guest's kernel (OCI runtime-spec's and Kubernetes' defaults). */
@@ -102,6 +103,7 @@ export async function generatePolicy(
       throw new SealpodError('USAGE', `an ephemeral container has the name of another: ${container.name}`);
     await add(container, []);
   }
+  notes.push(...volumeNotes(spec, metadata));
   const namespace = owner.metadata.namespace ?? options.namespace;
   if (namespace === undefined) notes.push('the namespace is not pinned; name one in the manifest or with --namespace');
   const data: PolicyData = {

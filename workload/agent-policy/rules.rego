@@ -190,7 +190,7 @@ common_problems := (unequal(common_facts) | unmatched(common_patterns)) | (annot
 
 common_facts := {
 	"string_user": [null, input.string_user],
-	"devices": [[], input.devices],
+	"devices": ["array", type_name(input.devices)],
 	"shared_mounts": [[], input.shared_mounts],
 	"stdin_port": [null, input.stdin_port],
 	"stdout_port": [null, input.stdout_port],
@@ -208,7 +208,7 @@ common_facts := {
 	"OCI.Process": ["object", type_name(input.OCI.Process)],
 	"OCI.Linux.UIDMappings": [[], input.OCI.Linux.UIDMappings],
 	"OCI.Linux.GIDMappings": [[], input.OCI.Linux.GIDMappings],
-	"OCI.Linux.Devices": [[], input.OCI.Linux.Devices],
+	"OCI.Linux.Devices": ["array", type_name(input.OCI.Linux.Devices)],
 	"OCI.Linux.Seccomp": [null, input.OCI.Linux.Seccomp],
 	"OCI.Linux.IntelRdt": [null, input.OCI.Linux.IntelRdt],
 	"OCI.Linux.MountLabel": ["", input.OCI.Linux.MountLabel],
@@ -276,6 +276,8 @@ pause_facts := {
 		object.get(input.storages[0], "mount_point", null),
 	]],
 	"storages (count)": [1, count(input.storages)],
+	"devices": [[], input.devices],
+	"OCI.Linux.Devices": [[], input.OCI.Linux.Devices],
 	"OCI.Linux.Sysctl": ["object", type_name(input.OCI.Linux.Sysctl)],
 }
 
@@ -291,7 +293,8 @@ sysctl_problems := {problem(sprintf("OCI.Linux.Sysctl[%s]", [name]), policy_data
 # ---- A container of the pod
 
 container_problems := (((container_facts_problems | argument_problems) | (environment_problems | mount_problems)) |
-	((storage_problems | capability_problems) | (path_problems | pod_security_problems))) | rlimit_problems
+	((storage_problems | capability_problems) | (path_problems | pod_security_problems))) |
+	((volume_problems | device_problems) | rlimit_problems)
 
 container_facts_problems := unequal(container_facts)
 
@@ -489,6 +492,7 @@ unknown_storages := {problem(sprintf("storages[%s]", [storage.mount_point]), exp
 	some storage in input.storages
 	storage.driver != "image_guest_pull"
 	not storage_allowed(storage)
+	not storage.mount_point in volume_mount_points
 	expected := object.get(wanted.storages, storage.mount_point, wanted.storages)
 }
 
@@ -513,6 +517,122 @@ fs_group_allowed(group) if group == null
 fs_group_allowed(group) if {
 	group.group_id == policy_data.pod.fs_group
 	group.group_change_policy in {0, 1}
+}
+
+# Persistent volumes: by the path at which the container has them. What a disk is, the guest cannot know; by what key it is
+# opened, it can.
+volume_mount_points := {mount.source |
+	some mount in input.OCI.Mounts
+	wanted.volumes[mount.destination].kind == "filesystem"
+}
+
+volume_problems := missing_volumes | wrong_volumes
+
+storages_of(path) := [storage |
+	some mount in input.OCI.Mounts
+	mount.destination == path
+	some storage in input.storages
+	storage.mount_point == mount.source
+]
+
+missing_volumes := {problem(sprintf("storages[%s]", [path]), "one persistent volume", storages_of(path)) |
+	some path, volume in wanted.volumes
+	volume.kind == "filesystem"
+	count(storages_of(path)) != 1
+}
+
+wrong_volumes := {found |
+	some path, volume in wanted.volumes
+	volume.kind == "filesystem"
+	some storage in storages_of(path)
+	some found in unequal({
+		sprintf("storages[%s].driver", [path]): [true, storage.driver in volume_drivers],
+		sprintf("storages[%s].source", [path]): [true, is_disk_address(storage.source)],
+		sprintf("storages[%s].fstype", [path]): ["ext4", storage.fstype],
+		sprintf("storages[%s].shared", [path]): [false, storage.shared],
+		sprintf("storages[%s].fs_group", [path]): [true, volume_group_allowed(storage.fs_group)],
+		sprintf("storages[%s].options", [path]): [[], unknown_volume_options(storage.options)],
+		sprintf("storages[%s].encryption_key", [path]): [wanted_keys(volume), keys_in(storage.driver_options)],
+		sprintf("storages[%s].driver_options", [path]): [[], unknown_disk_options(storage.driver_options)],
+	})
+}
+
+volume_drivers := {"blk", "scsi"}
+
+default is_disk_address(_) := false
+
+is_disk_address(source) := true if regex.match(`^([0-9]{1,3}:[0-9]{1,5}|[0-9a-f]{2}(/[0-9a-f]{2}){0,3})$`, source)
+
+default volume_group_allowed(_) := false
+
+volume_group_allowed(group) := true if fs_group_allowed(group)
+
+unknown_volume_options(options) := [option |
+	some option in options
+	not regex.match(`^(ro|rw|noatime|nodiratime|relatime|strictatime|nosuid|nodev|noexec|discard)$`, option)
+	option != sprintf("fsgid=%v", [policy_data.pod.fs_group])
+]
+
+key_option := "encryption_key="
+
+keys_in(options) := [trim_prefix(option, key_option) | some option in options; startswith(option, key_option)]
+
+wanted_keys(volume) := [] if volume.key == null
+
+wanted_keys(volume) := [replace(
+	replace(volume.key, "$(name)", data.pstate.sandbox.name),
+	"$(namespace)",
+	data.pstate.sandbox.namespace,
+)] if {
+	is_string(volume.key)
+}
+
+unknown_disk_options(options) := [option |
+	some option in options
+	not startswith(option, key_option)
+	not regex.match(`^serial=[A-Za-z0-9._-]{1,64}$`, option)
+]
+
+# Raw block devices, by their path in the container. The specification's numbers are the host's; the guest puts in its own.
+device_problems := (unknown_devices | missing_devices) | (wrong_devices | unreadable_devices)
+
+block_volumes := {path | some path, volume in wanted.volumes; volume.kind == "block"}
+
+unknown_devices := {problem(sprintf("devices[%s]", [path]), block_volumes, path) |
+	some path in array.concat([device.container_path | some device in input.devices], [device.Path | some device in input.OCI.Linux.Devices])
+	not path in block_volumes
+}
+
+# What has no path at all.
+unreadable_devices := {problem("devices", "devices with a path each", given) |
+	some given in [input.devices, input.OCI.Linux.Devices]
+	paths := array.concat(
+		[device.container_path | some device in given; is_string(device.container_path)],
+		[device.Path | some device in given; is_string(device.Path)],
+	)
+	count(paths) != count(given)
+}
+
+missing_devices := {problem(sprintf("devices[%s]", [path]), "one block device, named once in OCI.Linux.Devices", actual) |
+	some path in block_volumes
+	disks := [device | some device in input.devices; device.container_path == path]
+	nodes := [node | some node in input.OCI.Linux.Devices; node.Path == path; node.Type == "b"]
+	actual := [count(disks), count(nodes)]
+	actual != [1, 1]
+}
+
+wrong_devices := {found |
+	some device in input.devices
+	volume := wanted.volumes[device.container_path]
+	volume.kind == "block"
+	path := device.container_path
+	some found in unequal({
+		sprintf("devices[%s].type", [path]): [true, device.type_ in volume_drivers],
+		sprintf("devices[%s].id", [path]): [true, is_disk_address(device.id)],
+		sprintf("devices[%s].vm_path", [path]): ["", device.vm_path],
+		sprintf("devices[%s].encryption_key", [path]): [wanted_keys(volume), keys_in(device.options)],
+		sprintf("devices[%s].options", [path]): [[], unknown_disk_options(device.options)],
+	})
 }
 
 images := [storage | some storage in input.storages; storage.driver == "image_guest_pull"]

@@ -40,6 +40,7 @@ interface KubernetesObject {
   readonly kind?: string;
   readonly metadata?: ObjectMeta;
   readonly items?: readonly unknown[];
+  readonly spec?: { readonly volumeClaimTemplates?: readonly { readonly metadata?: ObjectMeta }[] };
 }
 
 /**
@@ -66,7 +67,7 @@ export function readManifests(text: string): Manifests {
       if (object.kind === 'Secret') secrets.set(name, object as Secret);
       const inside = Object.hasOwn(templatePaths, object.kind ?? '') ? templatePaths[object.kind ?? ''] : undefined;
       if (inside === undefined) continue;
-      const template = at(object, inside) as PodTemplate | undefined;
+      const template = withClaims(object, at(object, inside) as PodTemplate | undefined);
       checkTemplate(template, `${object.kind} ${name}`);
       const owner = { kind: object.kind ?? '', metadata: object.metadata ?? {} };
       templates.push({ document, path: [...path, ...inside], owner, template });
@@ -109,6 +110,20 @@ function objectsIn(value: unknown, path: Path): { readonly object: KubernetesObj
   const object = value as KubernetesObject;
   if (!Array.isArray(object.items) || object.kind?.endsWith('List') !== true) return [{ object, path }];
   return object.items.flatMap((item, index) => objectsIn(item, [...path, 'items', index]));
+}
+
+/** A StatefulSet's pods have a volume for each of its claims, in place of one of that name. */
+function withClaims(object: KubernetesObject, template: PodTemplate | undefined): PodTemplate | undefined {
+  const claims = object.kind === 'StatefulSet' ? object.spec?.volumeClaimTemplates : undefined;
+  if (!Array.isArray(claims) || typeof template?.spec !== 'object') return template;
+  const names = claims.map(({ metadata }) => metadata?.name ?? '');
+  const { volumes = [] } = template.spec;
+  if (!Array.isArray(volumes)) return template;
+  const own = names.map((name) => ({ name, persistentVolumeClaim: {} }));
+  return {
+    ...template,
+    spec: { ...template.spec, volumes: [...volumes.filter(({ name }) => !names.includes(name)), ...own] },
+  };
 }
 
 function at(value: unknown, path: readonly string[]): unknown {

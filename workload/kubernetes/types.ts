@@ -156,6 +156,9 @@ export interface Volume {
   readonly secret?: { readonly secretName?: string; readonly items?: readonly KeyToPath[] };
   readonly downwardAPI?: unknown;
   readonly projected?: { readonly sources?: readonly ProjectedSource[] };
+  readonly persistentVolumeClaim?: { readonly claimName?: string; readonly readOnly?: boolean };
+  /** A claim that Kubernetes makes for the pod, and removes with it. */
+  readonly ephemeral?: unknown;
   readonly [source: string]: unknown;
 }
 

@@ -12,6 +12,9 @@ export type Accelerator = 'kvm' | 'tcg';
 /** Name of the agent channel's virtio-serial port. */
 export const agentPortName = 'sealpod.agent.0';
 
+/** Name of the adapter at which volumes are plugged into a running machine. */
+export const volumeBus = 'volumes';
+
 /** Numbers of the inherited file descriptors through which QEMU gets disks it may not open itself. */
 export const diskDescriptor = 3;
 export const initdataDescriptor = 4;
@@ -33,7 +36,9 @@ export interface MachineOptions {
 }
 
 /**
- * Command line of QEMU for a pod VM: q35, firmware, TPM, two read-only disks, agent channel, one network card.
+ * Command line of QEMU for a pod VM: q35, firmware, TPM, two read-only disks, agent channel, one network card, and an
+ * adapter for volumes. The adapter is there with and without volumes, and empty until the guest runs: no measurement
+ * depends on what a pod keeps.
  *
  * Every measured property is fixed here. Cards have fixed places, since the firmware numbers its boot options by them;
  * only the disk has a boot index, and the network card no option ROM, so no boot option holds a hardware address.
@@ -60,6 +65,7 @@ export function machineArguments(options: MachineOptions): string[] {
     ...['-device', 'virtio-serial-pci,id=serial,addr=0x2', ...sockets(options.sockets)],
     ...disk('initdata', initdataDescriptor, 'addr=0x3,serial=initdata'),
     ...network(options.network),
+    ...['-device', `virtio-scsi-pci,id=${volumeBus},addr=0x5`],
     ...['-chardev', `socket,id=tpm,path=${options.tpmSocket}`, '-tpmdev', 'emulator,id=tpm0,chardev=tpm'],
     ...['-device', 'tpm-crb,tpmdev=tpm0'],
   ];

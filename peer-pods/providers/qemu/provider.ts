@@ -8,6 +8,7 @@ import type { Owner, TpmAuthority } from '../../pod-vm/tpm-authority.ts';
 import type { Effect, Instance, InstanceReference, InstanceRequest, Provider } from '../provider.ts';
 import { findAccelerator } from './acceleration.ts';
 import { findFirmware } from './firmware.ts';
+import { plugVolume, unplugVolume } from './hot-plug.ts';
 import { type Launched, machineFiles, makeMachineDirectory, startMachine, startTpm } from './launch.ts';
 import type { Accelerator } from './machine.ts';
 
@@ -138,6 +139,15 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
       return pid === undefined ? undefined : instance(reference, pid);
     },
     deleteInstance: end,
+    volumes: {
+      addressOf: ({ slot }) => ({ driver: 'scsi', source: `0:${slot}` }),
+      attach: (reference, { slot, serial, device, readOnly }) =>
+        plugVolume(controlSocketOf(reference), { lun: slot, serial, device, readOnly }),
+      detach: async (reference, { slot }) => {
+        if (hypervisors(markerOf(machineDirectory(reference))).length === 0) return;
+        await unplugVolume(controlSocketOf(reference), slot);
+      },
+    },
     listInstances: async () =>
       hypervisors(`@${options.sandboxesDirectory}/`).flatMap((pid) => {
         const reference = referenceOf(pid);
@@ -157,6 +167,10 @@ function checkedName(name: string): string {
 
 function machineDirectory(reference: { readonly directory: string }): string {
   return join(reference.directory, 'vm');
+}
+
+function controlSocketOf(reference: { readonly directory: string }): string {
+  return join(machineDirectory(reference), machineFiles.qmpSocket);
 }
 
 /** Closed by a slash, so that one folder's marker is never the start of another's. */

@@ -1,5 +1,6 @@
 import { SealpodError } from '@sealpod/protocol/errors';
 import { Hypervisor } from '@sealpod/protocol/gen/kata/hypervisor_pb';
+import { type AttachVolumeResponse, Volumes } from '@sealpod/protocol/gen/sealpod/volumes_pb';
 import { type Client, createClient, Status, TtrpcConnection, TtrpcError } from '@sealpod/protocol/ttrpc';
 
 const dialMs = 5000;
@@ -10,6 +11,10 @@ const dialMs = 5000;
  * @throws SealpodError HYPERVISOR when the adaptor is not there; TtrpcError with the adaptor's own words when it refuses.
  */
 async function call<T>(socketPath: string, run: (client: Client<typeof Hypervisor>) => Promise<T>): Promise<T> {
+  return withConnection(socketPath, (connection) => run(createClient(Hypervisor, connection)));
+}
+
+async function withConnection<T>(socketPath: string, run: (connection: TtrpcConnection) => Promise<T>): Promise<T> {
   let connection: TtrpcConnection;
   try {
     connection = await TtrpcConnection.connect(socketPath, { timeoutMs: dialMs });
@@ -20,7 +25,7 @@ async function call<T>(socketPath: string, run: (client: Client<typeof Hyperviso
     });
   }
   try {
-    return await run(createClient(Hypervisor, connection));
+    return await run(connection);
   } finally {
     connection.close();
   }
@@ -68,6 +73,29 @@ export class PodMachine {
     } catch (thrown) {
       if (noSuchMachine(thrown)) return;
       throw thrown;
+    }
+  }
+
+  /**
+   * Plugs a block device of this host into the running machine.
+   *
+   * @throws SealpodError UNSUPPORTED where the adaptor is another program than ours, which has no such call
+   */
+  async attachVolume(
+    volume: { readonly volumeId: string; readonly device: string; readonly readOnly: boolean },
+    timeoutMs: number,
+  ): Promise<AttachVolumeResponse> {
+    try {
+      return await withConnection(this.#socketPath, (connection) =>
+        createClient(Volumes, connection).attachVolume({ sandboxId: this.id, ...volume }, { timeoutMs }),
+      );
+    } catch (thrown) {
+      if (!(thrown instanceof TtrpcError) || thrown.status !== Status.unimplemented) throw thrown;
+      throw new SealpodError('UNSUPPORTED', 'the adaptor of this node cannot attach volumes', {
+        expected: 'the service sealpod.volumes.Volumes on its socket',
+        fix: "run sealpod's adaptor, or the pod without persistent volumes",
+        cause: thrown,
+      });
     }
   }
 

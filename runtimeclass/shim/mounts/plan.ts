@@ -71,12 +71,17 @@ function stat(mount: MountSpecification, source: string): Stats {
 /**
  * Plans the mounts of a container for a guest that shares no file system with the host.
  *
+ * @param volumes persistent volumes that are plugged into the machine, by the source of their mounts
  * @throws SealpodError NOT_FOUND for a source that is missing, UNSUPPORTED for a socket or device.
  */
-export function planMounts(containerId: string, mounts: readonly MountSpecification[]): MountPlan {
+export function planMounts(
+  containerId: string,
+  mounts: readonly MountSpecification[],
+  volumes: ReadonlyMap<string, Storage> = new Map(),
+): MountPlan {
   const planned: MountSpecification[] = [];
   const copies: Copy[] = [];
-  const storages: Storage[] = [];
+  const storages: Storage[] = [...volumes.values()];
   for (const mount of mounts) {
     const source = mount.source ?? '';
     if (!isBind(mount) || source === '/dev' || source.startsWith('/dev/')) {
@@ -85,6 +90,11 @@ export function planMounts(containerId: string, mounts: readonly MountSpecificat
     }
     if (mount.destination === '/dev/shm') {
       planned.push({ ...mount, source: guestPaths.sandboxSharedMemory });
+      continue;
+    }
+    const persistent = volumes.get(source);
+    if (persistent !== undefined) {
+      planned.push({ ...mount, source: persistent.mountPoint });
       continue;
     }
     const volume = emptyDirectoryVolume(source);

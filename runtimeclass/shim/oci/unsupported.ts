@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { type UnsupportedFeature, unsupportedFeatures } from '@sealpod/protocol/unsupported';
+import { readDirectVolume } from '../volumes/direct-volume.ts';
 import type { ContainerKind } from './annotations.ts';
 import type { MountSpecification, Specification } from './specification.ts';
 
@@ -54,12 +55,17 @@ function refuseForeignSource(
   const isKind = (kind: string, volume: string) =>
     existsSync(join(podFolder, 'volumes', `kubernetes.io~${kind}`, volume));
   if (area === 'volumes' && volumeKinds.some((kind) => name === `kubernetes.io~${kind}`)) return;
+  // Its driver left it unmounted, for the guest to mount.
+  if (area === 'volumes' && readDirectVolume(source) !== undefined) return;
   const copied = volumeKinds.filter((kind) => kind !== 'empty-dir');
   if (area === 'volume-subpaths' && copied.some((kind) => isKind(kind, name))) return;
   const what = area === 'volume-subpaths' ? `a part (subPath) of volume ${name}` : `a volume of kind ${name}`;
   throw new SealpodError('UNSUPPORTED', `${what} at ${destination} is not supported: writes would not reach it`, {
-    expected: `a volume of kind ${volumeKinds.join(', ')}; subPath of all but emptyDir`,
+    expected: `a volume of kind ${volumeKinds.join(', ')}; subPath of all but emptyDir; a persistent volume that its driver hands over unmounted`,
     actual: source,
-    fix: 'use another volume, or mount the volume as a whole',
+    fix:
+      area === 'volumes'
+        ? 'claim it with volumeMode: Block and name it in volumeDevices, or use a storage driver that leaves direct volumes'
+        : 'mount the volume as a whole',
   });
 }

@@ -10,22 +10,25 @@ import { VolumeUpdates } from '../mounts/volume-updates.ts';
 import { adaptSpecification, sharesProcessNamespace } from '../oci/adapt.ts';
 import type { Specification } from '../oci/specification.ts';
 import { specificationToAgent } from '../oci/to-agent.ts';
+import type { ContainerVolumes } from '../volumes/attach.ts';
 import type { Container } from './container.ts';
 
 /**
  * Creates a container in the guest: its volumes are copied, its image is pulled there. Returns what keeps the copied
  * volumes up to date; the caller closes it with the container.
  *
+ * @param volumes its persistent volumes, which are plugged into the machine already
  * @throws SealpodError UNSUPPORTED, NOT_FOUND or REQUEST_TOO_LARGE for its mounts; TtrpcError with the guest's own words
  */
 export async function createInGuest(
   guest: GuestConnection,
   configuration: ShimConfiguration,
   container: Pick<Container, 'id' | 'bundle' | 'kind' | 'specification'>,
+  volumes: ContainerVolumes,
   log: Logger,
 ): Promise<VolumeUpdates> {
   const { id, bundle, kind, specification } = container;
-  const plan = planMounts(id, specification.mounts ?? []);
+  const plan = planMounts(id, specification.mounts ?? [], volumes.storages);
   // Before anything is copied: an image that is not named fails at once.
   const rootFilesystem = guestPullStorage(id, specification, kind);
   const options = { timeoutMs: configuration.agentTimeout * 1000 };
@@ -50,6 +53,7 @@ export async function createInGuest(
           containerId: id,
           execId: '',
           storages: [rootFilesystem, ...plan.storages],
+          devices: [...volumes.devices],
           OCI: specificationToAgent(adapted),
           sandboxPidns: sharesProcessNamespace(specification),
         },

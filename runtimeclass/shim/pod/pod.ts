@@ -12,6 +12,7 @@ import type { Logger } from '../log.ts';
 import type { Specification } from '../oci/specification.ts';
 import { refuseUnsupported } from '../oci/unsupported.ts';
 import { writeState } from '../state-file.ts';
+import { attachVolumes, hasVolumes } from '../volumes/attach.ts';
 import { type Container, readSpecification } from './container.ts';
 import { createInGuest } from './guest-container.ts';
 import { startGuest } from './guest-setup.ts';
@@ -26,6 +27,9 @@ const betweenAttemptsMs = 500;
 const removalSeconds = 10;
 /** As much of a termination message as Kubernetes keeps. */
 const terminationMessageBytes = 4096;
+const attachMs = 60_000;
+/** How long a guest may take to write out its volumes. */
+const writeBackMs = 30_000;
 
 export interface PodOptions {
   /** Where the shim listens; the state file stands beside it. */
@@ -47,6 +51,8 @@ export class Pod {
   #creating = 0;
   #bundle = '';
   #machineLeft = false;
+  #hasVolumes = false;
+  #isLost = false;
 
   constructor(options: PodOptions) {
     this.#options = options;
@@ -113,8 +119,13 @@ export class Pod {
   ): Promise<Container> {
     const guest = this.guest;
     const configuration = this.#configuration;
-    if (configuration === undefined) throw new SealpodError('INTERNAL', 'a container before its sandbox');
-    const updates = await createInGuest(guest, configuration, { id, bundle, specification, kind }, this.#options.log);
+    const machine = this.#machine;
+    if (configuration === undefined || machine === undefined)
+      throw new SealpodError('INTERNAL', 'a container before its sandbox');
+    const volumes = await attachVolumes(specification, (volume) => machine.attachVolume(volume, attachMs));
+    this.#hasVolumes ||= hasVolumes(volumes);
+    const created = { id, bundle, specification, kind };
+    const updates = await createInGuest(guest, configuration, created, volumes, this.#options.log);
     const container: Container = {
       id,
       bundle,
@@ -181,6 +192,7 @@ export class Pod {
 
   async #stop(reason: string): Promise<void> {
     this.#options.log.info('stopping the machine', { reason });
+    await this.#writeBack();
     this.#guest?.close();
     const sandbox = this.containers.get(this.#sandboxId);
     for (const container of this.containers.values()) {
@@ -190,6 +202,16 @@ export class Pod {
     await this.#stopMachine();
     // Only now may the network of the pod be taken down, which follows the sandbox's exit.
     sandbox?.process.finish(killedStatus);
+  }
+
+  /** The machine ends without warning: before that, the guest takes its volumes off. */
+  async #writeBack(): Promise<void> {
+    if (!this.#hasVolumes || this.#isLost) return;
+    try {
+      await this.#guest?.call((agent) => agent.destroySandbox({}, { timeoutMs: writeBackMs }));
+    } catch (error) {
+      this.#options.log.info('the guest did not take its volumes off', { error });
+    }
   }
 
   async #stopMachine(): Promise<void> {
@@ -224,6 +246,7 @@ export class Pod {
 
   /** Nothing of the pod can go on. The reason is put where Kubernetes shows it, beside the exit status of each container. */
   async #guestLost(reason: string): Promise<void> {
+    this.#isLost = true;
     if (this.#stopping !== undefined) return;
     for (const container of this.containers.values()) {
       const target = terminationFile(container);
