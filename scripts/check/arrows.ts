@@ -10,11 +10,12 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   registry: ['protocol'],
   processes: ['protocol'],
   workload: ['protocol', 'registry'],
+  deployment: ['protocol'],
   'attestation-service': ['protocol', 'rego', 'storage'],
   kbs: ['protocol', 'rego', 'storage', 'attestation-service'],
   'guest-agent': ['protocol', 'rego', 'registry'],
-  'peer-pods': ['protocol', 'processes', 'workload'],
-  runtimeclass: ['protocol'],
+  'peer-pods': ['protocol', 'processes', 'workload', 'deployment'],
+  runtimeclass: ['protocol', 'deployment'],
   cluster: ['protocol', 'processes'],
   cli: [
     'protocol',
@@ -28,6 +29,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     'runtimeclass',
     'cluster',
     'workload',
+    'deployment',
   ],
 };
 
