@@ -1,9 +1,9 @@
 import type { Decision } from '@sealpod/kbs/audit';
+import type { KbsClient } from '@sealpod/kbs-client';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Verdict } from '@sealpod/protocol/verdict';
 import { failures } from '@sealpod/protocol/verdict';
 import type { Command } from 'commander';
-import type { KbsClient } from '../kbs-client/client.ts';
 import { globalOptions, kbsClientFor } from './context.ts';
 
 /** The decisions of one correlation id, oldest first. */

@@ -111,6 +111,7 @@ const nodeAgentAccess: readonly Node[] = [
 const trustRules: readonly PolicyRule[] = [
   rule('', ['secrets'], ['get', 'create', 'patch', 'delete']),
   rule('', ['configmaps', 'services', 'persistentvolumeclaims'], ['get', 'create', 'patch', 'delete']),
+  rule('', ['pods'], ['list']),
   rule('apps', ['statefulsets'], [...watched, 'create', 'patch', 'delete']),
   rule('networking.k8s.io', ['networkpolicies'], ['get', 'create', 'patch', 'delete']),
   rule('sealpod.io', ['trustservices', 'referencevalues'], [...watched, 'patch']),

@@ -36,7 +36,11 @@ const configuration: Node = {
     metricsFrom: values.networkPolicies.metricsFrom,
     guestsFrom: values.networkPolicies.guestsFrom,
   },
-  stateDirectory: runtime.nodeAgent.stateDirectory,
+  nodes: {
+    nodeSelector: runtime.nodeAgent.nodeSelector,
+    tolerations: runtime.nodeAgent.tolerations,
+    stateDirectory: runtime.nodeAgent.stateDirectory,
+  },
   resyncSeconds: controller.resyncSeconds,
   healthPort: controllerHealthPort,
   logLevel: controller.logLevel,
@@ -57,7 +61,13 @@ export const controllerObjects: readonly Node[] = [
         metadata: {
           labels: labels('controller'),
           annotations: {
-            [configurationAnnotation]: new Digest(['controller', 'namespaces', 'networkPolicies', 'runtime.images']),
+            [configurationAnnotation]: new Digest([
+              'controller',
+              'namespaces',
+              'networkPolicies',
+              'runtime.images',
+              'runtime.nodeAgent',
+            ]),
           },
         },
         spec: {

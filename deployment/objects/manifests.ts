@@ -5,11 +5,11 @@ import { type ChartValues, chartSettings } from '../values/chart.ts';
 import type { RuntimeValues } from '../values/runtime.ts';
 import { defaultOf } from '../values/setting.ts';
 import { confidentialExpression, unsupportedPolicy } from './admission.ts';
-import { runtimeClassObjects, runtimeObjects } from './installation.ts';
+import { chartObjects, runtimeClassObjects, runtimeObjects } from './installation.ts';
 import { runtimeClassName } from './runtime-class.ts';
 
 /** Values of the chart that nobody has set. */
-const standardValues = defaultOf(chartSettings) as unknown as ChartValues;
+export const standardValues = defaultOf(chartSettings) as unknown as ChartValues;
 
 /** Where the objects of a runtime go. */
 export type Namespaces = Pick<ChartValues['namespaces'], 'system' | 'nodes'>;
@@ -19,6 +19,11 @@ export function runtimeManifests(runtime: RuntimeValues, namespaces: Namespaces)
   const values = { ...standardValues, runtime, namespaces: { ...standardValues.namespaces, ...namespaces } };
   const documents: readonly Node[] = Object.values(runtimeObjects).flat();
   return evaluateDocuments(documents, values as unknown as JsonObject);
+}
+
+/** All objects of the chart, as Helm renders them for a release in `releaseNamespace`; CustomResourceDefinitions apart. */
+export function chartManifests(values: ChartValues, releaseNamespace: string): JsonObject[] {
+  return evaluateDocuments(Object.values(chartObjects).flat(), values as unknown as JsonObject, releaseNamespace);
 }
 
 /**

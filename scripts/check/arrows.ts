@@ -11,10 +11,11 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   processes: ['protocol'],
   workload: ['protocol', 'registry'],
   deployment: ['protocol'],
+  'kbs-client': ['protocol'],
   'attestation-service': ['protocol', 'rego', 'storage'],
-  kbs: ['protocol', 'rego', 'storage', 'attestation-service'],
+  kbs: ['protocol', 'rego', 'storage', 'attestation-service', 'kbs-client'],
   'guest-agent': ['protocol', 'rego', 'registry'],
-  'peer-pods': ['protocol', 'processes', 'workload', 'deployment'],
+  'peer-pods': ['protocol', 'processes', 'workload', 'deployment', 'kbs-client'],
   runtimeclass: ['protocol', 'deployment'],
   cluster: ['protocol', 'processes'],
   cli: [
@@ -30,6 +31,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     'cluster',
     'workload',
     'deployment',
+    'kbs-client',
   ],
 };
 

@@ -14,6 +14,7 @@ const permissive = new Set([
   'Unlicense',
   'Zlib',
   'Python-2.0',
+  'PSF-2.0',
 ]);
 /** Weak copyleft of build and test tools: never bundled, never shipped. */
 const developmentOnly = new Set(['MPL-2.0']);
