@@ -22,8 +22,9 @@ const rule = (
   resourceNames?: readonly string[],
 ): PolicyRule => ({ apiGroups: [group], resources, verbs, ...(resourceNames === undefined ? {} : { resourceNames }) });
 
-const everything = ['get', 'list', 'watch', 'create', 'update', 'patch', 'delete'] as const;
 const watched = ['get', 'list', 'watch'] as const;
+/** What server-side apply needs, and what takes away what was applied. */
+const applied = ['create', 'patch', 'delete'] as const;
 
 /** A ServiceAccount. The token is mounted where a pod asks for it. */
 export function serviceAccount(name: string, namespace: Node, component: string, more: Node = {}): Node {
@@ -100,7 +101,7 @@ const nodeAgentAccess: readonly Node[] = [
       },
       {
         expression:
-          "object.spec == oldObject.spec && object.metadata.?labels.orValue({}).all(key, key.contains('sealpod.io/') || oldObject.metadata.?labels.orValue({})[?key].orValue('') == object.metadata.labels[key])",
+          "object.spec == oldObject.spec && object.metadata.?labels.orValue({}).all(key, key.contains('sealpod.io/') || oldObject.metadata.?labels.orValue({})[?key].orValue('') == object.metadata.labels[key]) && oldObject.metadata.?labels.orValue({}).all(key, key.contains('sealpod.io/') || key in object.metadata.?labels.orValue({}))",
         message: 'the node agent may change labels of sealpod only, and not the specification of its node',
       },
     ],
@@ -110,10 +111,10 @@ const nodeAgentAccess: readonly Node[] = [
 /** What the controller looks after in a namespace with key brokers. It makes their keys, so that it has to write Secrets. */
 const trustRules: readonly PolicyRule[] = [
   rule('', ['secrets'], ['get', 'create', 'patch', 'delete']),
-  rule('', ['configmaps', 'services', 'persistentvolumeclaims'], ['get', 'create', 'patch', 'delete']),
+  rule('', ['configmaps', 'services', 'persistentvolumeclaims'], applied),
   rule('', ['pods'], ['list']),
-  rule('apps', ['statefulsets'], [...watched, 'create', 'patch', 'delete']),
-  rule('networking.k8s.io', ['networkpolicies'], ['get', 'create', 'patch', 'delete']),
+  rule('apps', ['statefulsets'], [...watched, ...applied]),
+  rule('networking.k8s.io', ['networkpolicies'], applied),
   rule('sealpod.io', ['trustservices', 'referencevalues'], [...watched, 'patch']),
   rule('sealpod.io', ['trustservices/status', 'referencevalues/status'], ['get', 'patch']),
 ];
@@ -127,7 +128,6 @@ const controllerAccess: readonly Node[] = [
   ...clusterAccess('sealpod-controller', controllerAccount, [
     rule('sealpod.io', ['sealpodruntimes', 'podvmimages'], [...watched, 'patch']),
     rule('sealpod.io', ['sealpodruntimes/status', 'podvmimages/status'], ['get', 'patch']),
-    rule('', ['nodes'], watched),
     rule(
       admission,
       ['mutatingwebhookconfigurations', 'validatingwebhookconfigurations'],
@@ -137,7 +137,7 @@ const controllerAccess: readonly Node[] = [
     rule(
       admission,
       ['validatingadmissionpolicies', 'validatingadmissionpolicybindings'],
-      ['get', 'patch', 'delete'],
+      ['patch', 'delete'],
       policyNames,
     ),
     // A name cannot be asked for where an object is made.
@@ -151,21 +151,19 @@ const controllerAccess: readonly Node[] = [
       ],
       ['create'],
     ),
-    rule('node.k8s.io', ['runtimeclasses'], ['get', 'patch', 'delete'], ['sealpod', 'sealpod-peer']),
+    rule('node.k8s.io', ['runtimeclasses'], ['patch', 'delete'], ['sealpod', 'sealpod-peer']),
     rule('node.k8s.io', ['runtimeclasses'], ['create']),
   ]),
   ...access('sealpod-controller', namespaces.nodes, controllerAccount, [
-    rule('apps', ['daemonsets'], everything),
-    rule('', ['configmaps'], ['get', 'create', 'patch', 'delete']),
-    rule('', ['pods'], watched),
-    rule('networking.k8s.io', ['networkpolicies'], ['get', 'create', 'patch', 'delete']),
+    rule('apps', ['daemonsets'], [...watched, ...applied]),
+    rule('', ['configmaps'], applied),
+    rule('', ['pods'], ['list']),
   ]),
   ...access('sealpod-controller', namespaces.system, controllerAccount, [
-    rule('apps', ['deployments'], [...watched, 'create', 'patch', 'delete']),
-    rule('policy', ['poddisruptionbudgets'], ['get', 'create', 'patch', 'delete']),
+    rule('apps', ['deployments'], [...watched, ...applied]),
+    rule('policy', ['poddisruptionbudgets'], applied),
     rule('coordination.k8s.io', ['leases'], ['create']),
     rule('coordination.k8s.io', ['leases'], ['get', 'update'], [controllerName]),
-    rule('events.k8s.io', ['events'], ['create', 'patch']),
     ...trustRules,
   ]),
   each(controller.trustNamespaces, 'namespace', (namespace) =>
@@ -175,7 +173,7 @@ const controllerAccess: readonly Node[] = [
 
 /** ServiceAccounts and what they may do. The webhook has no token at all. */
 export const accessObjects: readonly Node[] = [
-  nodeAgentAccess,
+  ...nodeAgentAccess,
   serviceAccount(webhookName, namespaces.system, 'webhook'),
   when(controller.enabled, controllerAccess),
 ];

@@ -1,5 +1,5 @@
-import type { ObjectClient } from './kubernetes/client.ts';
-import { KubernetesRefusal } from './kubernetes/client.ts';
+import { isDeepStrictEqual } from 'node:util';
+import { KubernetesRefusal, type ObjectClient } from './kubernetes/client.ts';
 import { type KubernetesObject, nameOf, type ObjectReference, referenceTo } from './kubernetes/objects.ts';
 
 type Json = Record<string, unknown>;
@@ -16,6 +16,13 @@ function merged(target: unknown, patch: unknown): unknown {
     else base[name] = merged(base[name], value);
   }
   return base;
+}
+
+/** The generation counts changes of the specification. */
+function withGeneration(object: KubernetesObject, before: KubernetesObject | undefined): KubernetesObject {
+  const changed = !isDeepStrictEqual(before?.['spec'], object['spec']);
+  const generation = (before?.metadata.generation ?? 0) + (changed ? 1 : 0);
+  return { ...object, metadata: { ...object.metadata, generation } };
 }
 
 /** Objects in memory, for unit tests of what reads and writes them. Lists are replaced, not merged. */
@@ -66,11 +73,7 @@ export class ClusterForTests implements ObjectClient {
     const refused = this.refuse?.(object);
     if (refused !== undefined) throw refused;
     const before = this.objects.get(nameOf(referenceTo(object)));
-    const generation =
-      (before?.metadata.generation ?? 0) +
-      (JSON.stringify(before?.['spec']) === JSON.stringify(object['spec']) ? 0 : 1);
-    const next = merged(before ?? {}, object) as KubernetesObject;
-    this.put({ ...next, metadata: { ...next.metadata, generation: Math.max(generation, 1) } });
+    this.put(withGeneration(merged(before ?? {}, object) as KubernetesObject, before));
     return this.#stored(object);
   }
 
@@ -92,7 +95,7 @@ export class ClusterForTests implements ObjectClient {
     const before = this.objects.get(nameOf(reference));
     if (before === undefined) throw new KubernetesRefusal(404, 'NotFound', 'there is none');
     const { resourceVersion: _version, ...metadata } = ((patch as Json)['metadata'] ?? {}) as Json;
-    const next = merged(before, { ...patch, metadata }) as KubernetesObject;
+    const next = withGeneration(merged(before, { ...patch, metadata }) as KubernetesObject, before);
     this.put(next);
     const { deletionTimestamp, finalizers = [] } = next.metadata;
     if (deletionTimestamp !== undefined && finalizers.length === 0) this.objects.delete(nameOf(reference));

@@ -76,7 +76,7 @@ async function control(file: string, text: string): Promise<void> {
     owner: async () => {
       const reference = { apiVersion: 'apps/v1', kind: 'Deployment', namespace, name: controllerName };
       const deployment = await client.get(reference);
-      return deployment === undefined ? undefined : { ...ownedBy(deployment), blockOwnerDeletion: false };
+      return deployment === undefined ? undefined : ownedBy(deployment);
     },
     log,
   });

@@ -26,7 +26,6 @@ export interface OwnerReference {
   readonly name: string;
   readonly uid: string;
   readonly controller?: boolean;
-  readonly blockOwnerDeletion?: boolean;
 }
 
 /** Names an object. */
@@ -48,7 +47,7 @@ export function nameOf({ kind, namespace, name }: Omit<ObjectReference, 'apiVers
 
 /** What makes an object go when `owner` goes. */
 export function ownedBy({ apiVersion, kind, metadata: { name, uid = '' } }: KubernetesObject): OwnerReference {
-  return { apiVersion, kind, name, uid, controller: true, blockOwnerDeletion: true };
+  return { apiVersion, kind, name, uid, controller: true };
 }
 
 /** Where the API server keeps the objects of a kind. */
