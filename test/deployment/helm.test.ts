@@ -36,7 +36,7 @@ function helm(changes: Changes, namespace: string): JsonObject[] {
   const text = execFileSync(
     join(programs ?? '', 'helm'),
     ['template', 'sealpod', chart, '--namespace', namespace, '--values', file],
-    { encoding: 'utf8', env: { ...process.env, HELM_CACHE_HOME: folder, HELM_CONFIG_HOME: folder } },
+    { encoding: 'utf8', env: { ...process.env, HELM_CACHE_HOME: folder, HELM_CONFIG_HOME: folder }, stdio: 'pipe' },
   );
   return parseAllDocuments(text)
     .map((document) => document.toJS() as JsonObject | null)

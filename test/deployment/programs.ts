@@ -7,7 +7,7 @@ const cache = join(process.env['SEALPOD_CACHE'] ?? '/var/cache/sealpod', 'cluste
 export const programs: string | undefined = existsSync(cache)
   ? readdirSync(cache)
       .map((name) => join(cache, name))
-      .find((folder) => existsSync(join(folder, 'complete')))
+      .find((folder) => ['complete', 'helm', 'kube-apiserver'].every((name) => existsSync(join(folder, name))))
   : undefined;
 
 /** Stands in the name of a suite that is skipped. */

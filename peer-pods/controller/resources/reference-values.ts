@@ -54,7 +54,8 @@ export async function reconcileReferenceValues(parts: Parts, namespace: string, 
   const registered = values.status?.values ?? [];
   const outcome = await register(parts, values).catch((thrown: unknown) => {
     if (!(thrown instanceof SealpodError) || thrown.code === 'CONTROL_PLANE') throw thrown;
-    return { verdict: degraded('KeyBrokerRefused', `${thrown.code}: ${thrown.message}; ${thrown.fix}`), registered };
+    const reason = thrown.code === 'KBS_UNREACHABLE' ? 'KeyBrokerUnreachable' : 'KeyBrokerRefused';
+    return { verdict: degraded(reason, `${thrown.code}: ${thrown.message}; ${thrown.fix}`), registered };
   });
   await writeStatus(parts, values, outcome.verdict, {
     values: outcome.registered,
