@@ -16,3 +16,4 @@ export {
   startCluster,
   stopCluster,
 } from './cluster.ts';
+export { type ControlPlane, startControlPlane } from './control-plane.ts';

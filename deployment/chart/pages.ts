@@ -1,4 +1,5 @@
 import { apiGroup, apiVersion, resourceDefinitions } from '../resources/definitions.ts';
+import { isRequired } from '../values/json-schema.ts';
 import { defaultOf, type GroupSetting, type Setting } from '../values/setting.ts';
 
 /** Rows of a table: path, what it may be, default, meaning. */
@@ -15,7 +16,7 @@ function rows(settings: GroupSetting, prefix: string): string[] {
 const cell = (text: string): string => text.replaceAll('|', '\\|');
 
 function standard(setting: Setting): string {
-  const value = defaultOf(setting);
+  const value = isRequired(setting) ? undefined : defaultOf(setting);
   return value === undefined ? 'required' : `\`${cell(JSON.stringify(value))}\``;
 }
 

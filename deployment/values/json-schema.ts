@@ -51,7 +51,7 @@ function typeOf(setting: Setting, dialect: Dialect): JsonObject {
 }
 
 function defaultMember(setting: Setting): JsonObject {
-  const value = defaultOf(setting);
+  const value = isRequired(setting) ? undefined : defaultOf(setting);
   return value === undefined ? {} : { default: value };
 }
 
@@ -78,6 +78,6 @@ function groupSchema(members: Readonly<Record<string, Setting>>, dialect: Dialec
 /** Whether a value has to be given: it has no default, or a member of it has none. */
 export function isRequired(setting: Setting): boolean {
   if (setting.type === 'group') return Object.values(setting.members).some(isRequired);
-  if (setting.type === 'list') return (setting.minItems ?? 0) > 0;
+  if (setting.type === 'list') return setting.default.length < (setting.minItems ?? 0);
   return setting.default === undefined;
 }
