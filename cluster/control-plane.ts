@@ -42,7 +42,9 @@ export async function startControlPlane(directory: string, programs: string): Pr
   };
   try {
     for (const name of ['etcd', 'kube-apiserver', 'kube-controller-manager', 'kube-scheduler'] as const) {
-      daemons.push(await startDaemon(specifications[name]));
+      const specification = specifications[name];
+      const more = name === 'kube-controller-manager' ? [withoutNodeControllers] : [];
+      daemons.push(await startDaemon({ ...specification, args: [...specification.args, ...more] }));
     }
   } catch (error) {
     await stop();
@@ -50,6 +52,9 @@ export async function startControlPlane(directory: string, programs: string): Pr
   }
   return { kubeconfig: join(layout.pki, 'admin.conf'), server, authorityFile: pki.file('ca.crt'), stop };
 }
+
+/** No kubelet tells that a node lives; these would take it for dead. */
+const withoutNodeControllers = '--controllers=*,-node-lifecycle-controller,-taint-eviction-controller';
 
 function ownAddress(): string {
   const all = Object.values(networkInterfaces()).flatMap((list) => list ?? []);

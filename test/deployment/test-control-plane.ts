@@ -51,6 +51,8 @@ export class TestControlPlane {
     const conditions = [{ type: 'Ready', status: 'True', reason: 'Test', lastHeartbeatTime: new Date().toISOString() }];
     const status = JSON.stringify({ status: { capacity: resources, allocatable: resources, conditions } });
     await this.ok('patch', 'node', 'worker', '--subresource=status', '--type=merge', '-p', status);
+    // It is created with a taint that goes when it is ready.
+    await this.ok('patch', 'node', 'worker', '--type=merge', '-p', '{"spec":{"taints":null}}');
     this.#kubelet = this.#standIn();
   }
 
