@@ -101,6 +101,10 @@ export const reasonCodes = {
   AGENT_POLICY_DENY: ['the agent policy blocks the request', 'allow it in policy.rego of initdata'],
   NETWORK: ['the pod network could not be set up', 'check the network namespace'],
   CLUSTER: ['the installation in the cluster does not work', 'run `sealpod doctor --cluster`'],
+  CONTROL_PLANE: [
+    'the Kubernetes API server refused or did not answer',
+    'check its address and what the ServiceAccount may do',
+  ],
   PREREQUISITE: ['something this machine needs is missing', 'run `sealpod doctor`'],
   USAGE: ['the command was used wrongly', 'see --help'],
   NOT_FOUND: ['there is no such thing', 'list what exists'],

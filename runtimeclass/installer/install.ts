@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { bundleShim } from '../scripts/bundle.ts';
 import { configureRuntime, type RuntimeLocation, removeConfiguration, requireAbsolute } from './configure.ts';
 import { type ContainerdRelease, containerdRelease, detectContainerd } from './containerd-version.ts';
-import { admissionPolicyManifests, runtimeClassManifest, snapshotterUnit } from './manifests.ts';
+import { clusterManifests, snapshotterUnit } from './manifests.ts';
 import type { Writer } from './record.ts';
 
 /** Where the runtime is put, and what for. Every member has a default. */
@@ -82,7 +82,7 @@ export async function installRuntime(options: InstallOptions = {}): Promise<Inst
     shimPath,
     more: (writer) => {
       writePrograms(writer);
-      writer.file(manifestPath, [runtimeClassManifest(), ...admissionPolicyManifests()].join('---\n'));
+      writer.file(manifestPath, clusterManifests());
       writer.file(snapshotterUnitPath, unit);
     },
   });
