@@ -16,7 +16,7 @@ export {
   startCluster,
   stopCluster,
 } from './cluster.ts';
-export { type ControlPlane, startControlPlane } from './control-plane.ts';
 export { nodeName } from './configuration.ts';
+export { type ControlPlane, startControlPlane } from './control-plane.ts';
 export { newestRelease, releaseOf, releases } from './releases.ts';
 export { directVolumesFolder } from './volume-traces.ts';

@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 import { readFile } from 'node:fs/promises';
 import { performance } from 'node:perf_hooks';
-import { guestMessages } from '@sealpod/protocol/status';
 import { createChannelIdentity } from '@sealpod/protocol/agent-channel';
+import { guestMessages } from '@sealpod/protocol/status';
 import { AgentChannel } from './boot/agent-channel.ts';
 import { createConsoleLog, failureFields } from './boot/console-log.ts';
 import { parseKernelSwitches } from './boot/kernel-command-line.ts';

@@ -29,12 +29,12 @@ const byClasses = (values: Values, of: (classes: readonly string[]) => Node): No
  *
  * @param isConfidential `confidentialExpression`
  * @param clientConfig where the webhook is, by path
- * @param givesRuntimeClass whether pods of confidential namespaces that name no RuntimeClass are given one
+ * @param giveRuntimeClass under which condition pods of confidential namespaces that name no RuntimeClass are given one
  */
 export function webhookConfigurations(
   isConfidential: Node,
   clientConfig: (path: string) => Node,
-  givesRuntimeClass = false,
+  giveRuntimeClass: (webhook: Node) => Node | undefined = () => undefined,
 ) {
   const webhook = (name: string, path: string, resources: readonly string[], operations: readonly string[]) => ({
     name: `${name}.sealpod.io`,
@@ -48,21 +48,18 @@ export function webhookConfigurations(
     admissionReviewVersions: ['v1'],
   });
   const metadata = { name: webhookConfigurationName, labels: partOf };
+  const classGiving = giveRuntimeClass({
+    ...webhook('runtime-class', '/runtime-class', ['pods'], ['CREATE']),
+    namespaceSelector: { matchLabels: { [confidentialNamespaceLabel]: 'true' } },
+    matchConditions: [{ name: 'no-runtime-class', expression: '!has(object.spec.runtimeClassName)' }],
+  });
   return [
     {
       apiVersion,
       kind: 'MutatingWebhookConfiguration',
       metadata,
       webhooks: [
-        ...(givesRuntimeClass
-          ? [
-              {
-                ...webhook('runtime-class', '/runtime-class', ['pods'], ['CREATE']),
-                namespaceSelector: { matchLabels: { [confidentialNamespaceLabel]: 'true' } },
-                matchConditions: [{ name: 'no-runtime-class', expression: '!has(object.spec.runtimeClassName)' }],
-              },
-            ]
-          : []),
+        ...(classGiving === undefined ? [] : [classGiving]),
         { ...webhook('mutate', '/mutate', ['pods'], ['CREATE']), reinvocationPolicy: 'IfNeeded' },
       ],
     },
@@ -164,7 +161,7 @@ export function policy(name: string, options: PolicyOptions) {
         matchConditions: [
           { name: 'applies', expression: options.condition },
           // Pods that were there before may still be labelled, and let go of their finalizers.
-          ...(operations.includes('UPDATE')
+          ...(options.resources === undefined && operations.includes('UPDATE')
             ? [{ name: 'changes', expression: "request.operation != 'UPDATE' || object.spec != oldObject.spec" }]
             : []),
         ],
@@ -193,7 +190,10 @@ export function admissionObjects(values: Values): Node[] {
     caBundle: when(webhook.caBundle, webhook.caBundle),
   });
   return [
-    when(webhook.enabled, webhookConfigurations(isConfidential, clientConfig)),
+    when(
+      webhook.enabled,
+      webhookConfigurations(isConfidential, clientConfig, (given) => when(webhook.giveRuntimeClass, given)),
+    ),
     when(policies.unsupported, unsupportedPolicy(isConfidential)),
     when(policies.imageDigests, imageDigestPolicy(isConfidential)),
     when(

@@ -61,9 +61,9 @@ export async function createTpmAuthority(directory: string, programsDirectory?: 
   const manufacture = async (stateDirectory: string): Promise<void> => {
     const arguments_ = ['--tpm2', '--tpmstate', `dir://${stateDirectory}`, '--config', configuration];
     const options = ['--create-ek-cert', '--pcr-banks', 'sha256', '--overwrite', '--vmid', 'sealpod'];
-      const written = ['--write-ek-cert-files', stateDirectory];
-      const path = programsDirectory === undefined ? {} : { programsDirectory };
-      await run('swtpm_setup', [...arguments_, ...options, ...written], { timeoutMs: 60_000, ...path });
+    const written = ['--write-ek-cert-files', stateDirectory];
+    const path = programsDirectory === undefined ? {} : { programsDirectory };
+    await run('swtpm_setup', [...arguments_, ...options, ...written], { timeoutMs: 60_000, ...path });
   };
   const make = async (): Promise<string> => {
     const fresh = await mkdtemp(join(pool, 'new-'));

@@ -28,7 +28,9 @@ export function admissionManifests(
     ...('url' in location ? { url: location.url + path } : { service: { ...location.service, path } }),
   });
   return [
-    ...webhookConfigurations(isConfidential, clientConfig, config.defaultRuntimeClass !== undefined),
+    ...webhookConfigurations(isConfidential, clientConfig, (given) =>
+      config.defaultRuntimeClass === undefined ? undefined : given,
+    ),
     ...imageDigestPolicy(isConfidential),
     ...confidentialNamespacePolicy(isConfidential, confidentialNamespaceMessage(classes)),
   ];

@@ -7,12 +7,12 @@ import { shimTraces } from '@sealpod/runtimeclass/shim/traces';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { root } from '../e2e/environment.ts';
 import { eventually } from '../e2e/started.ts';
-import { clusterObstacle, TestCluster } from '../kubernetes/test-cluster.ts';
+import { clusterObstacle, nodeObstacle, skipped } from '../kubernetes/access.ts';
+import { TestCluster } from '../kubernetes/test-cluster.ts';
 import { processesOf } from './parts.ts';
 import { killPrograms, type Program, programOf, startProgram } from './programs.ts';
 
-const obstacle = clusterObstacle();
-const skipped = obstacle === undefined ? '' : ` (skipped: ${obstacle})`;
+const obstacle = clusterObstacle() ?? nodeObstacle();
 /** What may die while the others go on. The shim is nobody's service: containerd starts one a pod. */
 const victims = ['adaptor', 'containerd', 'kubelet', 'shim'] as const;
 type Victim = (typeof victims)[number];
@@ -20,7 +20,7 @@ type Victim = (typeof victims)[number];
 const patientMs = 240_000;
 const counting = 'i=0; while :; do echo line $i; i=$((i+1)); sleep 0.2; done';
 
-describe.skipIf(obstacle !== undefined)(`kill -9 on a Kubernetes node${skipped}`, () => {
+describe.skipIf(obstacle !== undefined)(`kill -9 on a Kubernetes node${skipped(obstacle)}`, () => {
   const cluster = new TestCluster();
 
   beforeAll(() => cluster.start());
