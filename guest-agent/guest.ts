@@ -8,6 +8,7 @@ import { createRegoEngine } from '@sealpod/rego';
 import { AgentPolicy, denyAllPolicy } from './agent-policy/index.ts';
 import { AttestationAgent } from './attestation-agent/attestation-agent.ts';
 import { addAttestationAgentService, attestationAgentSocket } from './attestation-agent/attestation-service.ts';
+import { addChannelService } from './attestation-agent/channel-service.ts';
 import { PinnedHttps } from './attestation-agent/pinned-https.ts';
 import type { BrokerConnection } from './attestation-agent/rcar-client.ts';
 import { describeFailure } from './attestation-agent/refusal.ts';
@@ -40,6 +41,8 @@ export interface GuestOptions {
   readonly paths?: GuestPaths;
   /** What the attester reads of the machine. */
   readonly machine?: Pick<TpmAttesterOptions, 'eventLog' | 'kernelCommandLine'>;
+  /** Digest of the key by which the agent channel's TLS knows this guest; absent where it has none. */
+  readonly channelKeySha256?: string;
 }
 
 export interface GuestPaths {
@@ -107,6 +110,7 @@ export async function createGuest(options: GuestOptions): Promise<Guest> {
   });
   const server = new TtrpcServer();
   pods.registerOn(server);
+  if (options.channelKeySha256 !== undefined) addChannelService(server, attester, options.channelKeySha256);
   const attestationServer = new TtrpcServer();
   const dataHubServer = new TtrpcServer();
   let rest: RestServer | undefined;

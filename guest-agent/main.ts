@@ -1,7 +1,9 @@
 #!/usr/bin/env node
 import { readFile } from 'node:fs/promises';
 import { performance } from 'node:perf_hooks';
+import { createChannelIdentity } from '@sealpod/protocol/agent-channel';
 import { guestMessages } from '@sealpod/protocol/status';
+import { AgentChannel } from './boot/agent-channel.ts';
 import { createConsoleLog, failureFields } from './boot/console-log.ts';
 import { parseKernelSwitches } from './boot/kernel-command-line.ts';
 import { prepareSystem } from './boot/system.ts';
@@ -26,12 +28,17 @@ async function main(): Promise<void> {
 
   const elapsed = (): number => Math.round(performance.now());
   log('info', guestMessages.starting, { version, elapsed: elapsed() });
+  // In a thread of its own while mounts are made.
+  const identityMade = createChannelIdentity();
   await prepareSystem();
   log('info', 'system prepared', { elapsed: elapsed() });
   const switches = parseKernelSwitches(await readFile('/proc/cmdline', 'utf8'));
-  const guest = await createGuest({ switches, version, log, readInitdata: () => readInitdataDisk() });
+  const identity = await identityMade;
+  const channelKeySha256 = identity.keySha256;
+  const guest = await createGuest({ switches, version, log, readInitdata: () => readInitdataDisk(), channelKeySha256 });
+  const channel = new AgentChannel(identity, (stream) => guest.server.serve(stream), log);
   const port = await openVirtioPort(agentPortName);
-  servePort(port, (stream) => guest.server.serve(stream)).catch(fail('the agent channel failed'));
+  servePort(port, (stream, firstByte) => channel.accept(stream, firstByte)).catch(fail('the agent channel failed'));
   log('info', guestMessages.serving, {
     version,
     initdata: guest.initdataDigest,

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { AgentService } from '@sealpod/protocol/gen/kata/agent_pb';
 import { type Client, createClient, TtrpcConnection } from '@sealpod/protocol/ttrpc';
-import { type BenchCase, figure, inTurn, ratio } from '../measure.ts';
+import { type BenchCase, type Figure, figure, inTurn, ratio } from '../measure.ts';
 import { processorSeconds } from '../processes.ts';
 
 const program = fileURLToPath(new URL('../load/agent-relay.ts', import.meta.url));
@@ -22,42 +22,64 @@ export const agentRelay: BenchCase = {
   obstacle: () => undefined,
   run: async ({ runs, scratch }) => {
     const folder = await mkdtemp(join(scratch, 'relay-'));
-    const [guestSocket, relaySocket] = [join(folder, 'guest'), join(folder, 'relay')];
+    const path = (name: string): string => join(folder, name);
     const processes: ChildProcess[] = [];
     const connections: TtrpcConnection[] = [];
+    const serve = async (...args: readonly string[]): Promise<number> => {
+      const child = await serving(...args);
+      processes.push(child);
+      return child.pid ?? Number.NaN;
+    };
     const connected = async (socket: string): Promise<Client<typeof AgentService>> => {
       const connection = await TtrpcConnection.connect(socket);
       connections.push(connection);
       return createClient(AgentService, connection);
     };
     try {
-      processes.push(await serving('guest', guestSocket));
-      const relay = await serving('relay', guestSocket, relaySocket);
-      processes.push(relay);
-      const [direct, relayed] = [await connected(guestSocket), await connected(relaySocket)];
-      const begun = processorSeconds(relay.pid ?? 0);
+      await serve('guest', path('guest'));
+      await serve('guest-tls', path('guest-tls'));
+      const relays = {
+        plain: await serve('relay', path('guest'), path('relay')),
+        tls: await serve('relay-tls', path('guest-tls'), path('relay-tls')),
+      };
+      const direct = await connected(path('guest'));
+      const relayed = await connected(path('relay'));
+      const protectedOne = await connected(path('relay-tls'));
+      const begun = { plain: processorSeconds(relays.plain), tls: processorSeconds(relays.tls) };
       const samples = await inTurn(runs, {
         readDirect: () => throughput(() => read(direct)),
         readRelayed: () => throughput(() => read(relayed)),
+        readTls: () => throughput(() => read(protectedOne)),
         writeDirect: () => throughput(() => write(direct)),
         writeRelayed: () => throughput(() => write(relayed)),
+        writeTls: () => throughput(() => write(protectedOne)),
       });
       const transfers = 2 * (runs + 1);
-      const processor = ((processorSeconds(relay.pid ?? 0) - begun) * 1000) / transfers;
-      const [readDirect, readRelayed] = [
-        figure('read, on the socket of the agent', 'MiB/s', samples.readDirect),
-        figure('read, through the relay', 'MiB/s', samples.readRelayed),
+      const spent = (which: 'plain' | 'tls'): number =>
+        ((processorSeconds(relays[which]) - begun[which]) * 1000) / transfers;
+      const rate = (name: string, values: readonly number[]): Figure => figure(name, 'MiB/s', values);
+      const [readDirect, writeDirect] = [
+        rate('read, on the socket of the agent', samples.readDirect),
+        rate('write, on the socket of the agent', samples.writeDirect),
       ];
-      const [writeDirect, writeRelayed] = [
-        figure('write, on the socket of the agent', 'MiB/s', samples.writeDirect),
-        figure('write, through the relay', 'MiB/s', samples.writeRelayed),
+      const [readRelayed, writeRelayed] = [
+        rate('read, through the relay', samples.readRelayed),
+        rate('write, through the relay', samples.writeRelayed),
+      ];
+      const [readTls, writeTls] = [
+        rate('read, through the relay with TLS to the agent', samples.readTls),
+        rate('write, through the relay with TLS to the agent', samples.writeTls),
       ];
       return {
         figures: [
-          ...[readDirect, readRelayed, writeDirect, writeRelayed],
-          figure('processor time of the relay for 100 MB', 'ms', [processor]),
+          ...[readDirect, readRelayed, readTls, writeDirect, writeRelayed, writeTls],
+          figure('processor time of the relay for 100 MB', 'ms', [spent('plain')]),
+          figure('processor time of the relay for 100 MB with TLS', 'ms', [spent('tls')]),
         ],
-        ratios: [ratio(readRelayed, readDirect), ratio(writeRelayed, writeDirect)],
+        ratios: [
+          ...[ratio(readRelayed, readDirect), ratio(readTls, readDirect)],
+          ...[ratio(writeRelayed, writeDirect), ratio(writeTls, writeDirect)],
+        ],
         notes: ['one call at a time, as a shim reads one stream: the figures are round trips more than bytes'],
       };
     } finally {

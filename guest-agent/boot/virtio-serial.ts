@@ -58,7 +58,7 @@ async function findPort(name: string, ports: string, deadline = performance.now(
 }
 
 /**
- * Gives one stream for each time that a host is connected. The port itself has no connections: while the host is away a
+ * Gives one stream, and its first byte, for each time that a host is connected. The port itself has no connections: while the host is away a
  * read gives nothing at once, so the stream of the previous host ends there, and the next bytes begin a new one.
  *
  * A write that is blocked in the kernel when the host goes away reaches the next host, whose client sees a malformed frame
@@ -68,7 +68,7 @@ async function findPort(name: string, ports: string, deadline = performance.now(
  */
 export async function servePort(
   port: PortFile,
-  onConnection: (stream: Duplex) => void,
+  onConnection: (stream: Duplex, firstByte: number) => void,
   signal?: AbortSignal,
 ): Promise<void> {
   let current: PortStream | undefined;
@@ -84,7 +84,7 @@ export async function servePort(
       }
       if (current === undefined || current.destroyed) {
         current = new PortStream(port);
-        onConnection(current);
+        onConnection(current, buffer[0] ?? 0);
       }
       await current.deliver(buffer.subarray(0, length));
     }

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { namespaceExists } from '../network/namespace.ts';
 import type { Provider } from '../providers/provider.ts';
+import { adaptorChannelKey } from './channel-key.ts';
 import type { AdaptorConfig } from './config.ts';
 import { Journal, type SandboxRecord, type SandboxSpec } from './journal.ts';
 import { type Lock, takeLock } from './lock.ts';
@@ -45,10 +46,11 @@ export class Adaptor {
     try {
       const journal = await Journal.open(config.stateDirectory);
       const identity = await adaptorIdentity(config.stateDirectory);
+      const channelKey = await adaptorChannelKey(config.stateDirectory);
       const starts = await StartRecords.open(config.stateDirectory, { log, listener });
       starts.endOthers(new Set(journal.records.keys()));
       const { startTimeoutMs } = config;
-      const dependencies = { journal, provider, log, startTimeoutMs, adaptor: identity, starts };
+      const dependencies = { journal, provider, log, startTimeoutMs, adaptor: identity, channelKey, starts };
       const adaptor = new Adaptor(config, dependencies, lock);
       await Promise.all([...journal.records.values()].map((record) => adaptor.#recover(record)));
       await adaptor.reconcile();

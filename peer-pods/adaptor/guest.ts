@@ -28,7 +28,7 @@ const kernelState =
   /^\[\s*[\d.]+\] (?:\s|Call Trace|CPU: |Hardware name|RIP: |Code: |R[A-Z0-9]{2}: |RSP: |[A-Z]S: |Kernel Offset)/;
 
 /** Asks the guest one thing. Throws TtrpcError. */
-async function ask<I extends DescMessage, O extends DescMessage>(
+export async function ask<I extends DescMessage, O extends DescMessage>(
   guest: GuestChannel,
   method: DescMethodUnary<I, O>,
   request: MessageInitShape<I>,

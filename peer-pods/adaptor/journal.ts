@@ -32,6 +32,8 @@ export interface SandboxRecord {
   readonly spec: SandboxSpec;
   readonly phase: Phase;
   readonly instance?: Instance | undefined;
+  /** Digest of the guest's key on the agent channel, once it is proved. No other is accepted for this sandbox. */
+  readonly guestKey?: string | undefined;
   /** In the order of their intents. */
   readonly effects: readonly EffectRecord[];
 }
@@ -44,6 +46,7 @@ export type JournalEntry =
       readonly phase: Phase;
       readonly instance?: Instance | undefined;
     }
+  | { readonly type: 'guest key'; readonly sandboxId: string; readonly sha256: string }
   | { readonly type: 'intend'; readonly sandboxId: string; readonly effect: Effect }
   | {
       readonly type: 'complete';
@@ -170,6 +173,9 @@ function apply(records: Records, entry: JournalEntry): void {
     case 'phase':
       records.set(entry.sandboxId, { ...record, phase: entry.phase, instance: entry.instance ?? record.instance });
       break;
+    case 'guest key':
+      records.set(entry.sandboxId, { ...record, guestKey: entry.sha256 });
+      break;
     case 'intend':
       records.set(entry.sandboxId, withEffect(record, { effect: entry.effect, completed: false }));
       break;
@@ -190,10 +196,11 @@ function withEffect(record: SandboxRecord, effect: EffectRecord): SandboxRecord 
   return { ...record, effects };
 }
 
-function entriesOf({ spec, phase, instance, effects }: SandboxRecord): JournalEntry[] {
+function entriesOf({ spec, phase, instance, effects, guestKey }: SandboxRecord): JournalEntry[] {
   const sandboxId = spec.id;
   return [
     { type: 'sandbox', spec },
+    ...(guestKey === undefined ? [] : [{ type: 'guest key', sandboxId, sha256: guestKey } as const]),
     ...effects.map(
       ({ effect, completed, identity }): JournalEntry =>
         completed ? { type: 'complete', sandboxId, effect, identity } : { type: 'intend', sandboxId, effect },
@@ -215,7 +222,7 @@ function parseEntry(line: string, where: string): JournalEntry {
   } catch (cause) {
     throw damaged(cause);
   }
-  const types = ['sandbox', 'phase', 'intend', 'complete', 'forget'];
+  const types = ['sandbox', 'phase', 'guest key', 'intend', 'complete', 'forget'];
   if (typeof entry !== 'object' || entry === null || !('type' in entry) || !types.includes(String(entry.type)))
     throw damaged();
   return entry as JournalEntry;

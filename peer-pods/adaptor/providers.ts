@@ -37,11 +37,15 @@ export async function loadProvider(
  * Local virtual machines. Options: `imagesDirectory` (one folder of `podvm build` a name), `defaultImage` (a name
  * in it, `default` where absent) and `tpmAuthorityDirectory`;
  * `accelerator` (`kvm` or `tcg`) and `firmware` are found where they are not given; `owner` `{uid, gid}` is the
- * unprivileged user of the machines.
+ * unprivileged user of the machines; `agentTransport` (`tls` where absent, or `plain` for images of upstream's) says how
+ * their agents are spoken to.
  */
 async function createQemu(options: unknown, { podsDirectory, log }: ProviderContext): Promise<Provider> {
   const given = options as Record<string, unknown>;
-  const known = ['imagesDirectory', 'defaultImage', 'tpmAuthorityDirectory', 'accelerator', 'firmware', 'owner'];
+  const known = [
+    ...['imagesDirectory', 'defaultImage', 'tpmAuthorityDirectory', 'accelerator', 'firmware', 'owner'],
+    'agentTransport',
+  ];
   for (const name of Object.keys(given)) {
     if (!known.includes(name)) throw new SealpodError('USAGE', `unknown member "provider.${name}"`);
   }
@@ -50,7 +54,10 @@ async function createQemu(options: unknown, { podsDirectory, log }: ProviderCont
     if (typeof value === 'string' && isAbsolute(value)) return value;
     throw new SealpodError('USAGE', `"provider.${name}" must be an absolute path`);
   };
-  const { accelerator } = given;
+  const { accelerator, agentTransport } = given;
+  if (agentTransport !== undefined && agentTransport !== 'tls' && agentTransport !== 'plain') {
+    throw new SealpodError('USAGE', '"provider.agentTransport" must be tls or plain');
+  }
   if (accelerator !== undefined && accelerator !== 'kvm' && accelerator !== 'tcg') {
     throw new SealpodError('USAGE', '"provider.accelerator" must be kvm or tcg');
   }
@@ -66,6 +73,7 @@ async function createQemu(options: unknown, { podsDirectory, log }: ProviderCont
     owner,
     ...(given['firmware'] === undefined ? {} : { firmware: path('firmware') }),
     ...(accelerator === undefined ? {} : { accelerator }),
+    ...(agentTransport === undefined ? {} : { agentTransport }),
   });
   return {
     ...provider,

@@ -7,7 +7,7 @@ import { findProcesses, identityOf } from '@sealpod/processes';
 import { AgentService } from '@sealpod/protocol/gen/kata/agent_pb';
 import { Health } from '@sealpod/protocol/gen/kata/health_pb';
 import { createClient, Status, TtrpcConnection, type TtrpcError } from '@sealpod/protocol/ttrpc';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import {
   type Cleanups,
   configureAdaptor,
@@ -21,6 +21,8 @@ const root = process.getuid?.() === 0;
 const needsRoot = root ? '' : ' (skipped: needs root)';
 const executable = basename(process.execPath);
 const id = 'beadfeed'.repeat(4);
+// Each starts programs, some of them several.
+vi.setConfig({ testTimeout: 120_000 });
 const eager = { reconcile: { intervalMs: 100, orphanGraceMs: 600 } };
 
 let folder: string;

@@ -2,9 +2,12 @@ import { createHash } from 'node:crypto';
 import { lstat, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { ChannelIdentity } from '@sealpod/protocol/agent-channel';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { toTtrpcError } from '@sealpod/protocol/ttrpc';
 import { AgentProxy } from '../agent-proxy/agent-proxy.ts';
+import type { GuestChannel } from '../agent-proxy/guest-channel.ts';
+import { SecureDial } from '../agent-proxy/secure-dial.ts';
 import { inspectPodNetwork, type PodNetwork } from '../network/inspect.ts';
 import { connectLocalhost } from '../network/localhost.ts';
 import { checkNamespace, namespaceExists } from '../network/namespace.ts';
@@ -19,6 +22,7 @@ import type {
 } from '../providers/provider.ts';
 import { undoSandbox } from './cleanup.ts';
 import { configureGuestNetwork, endOf, waitForAgent } from './guest.ts';
+import { proveGuest } from './guest-proof.ts';
 import type { Journal, Phase, SandboxSpec } from './journal.ts';
 import type { Log } from './log.ts';
 import { markOwned } from './ownership.ts';
@@ -38,6 +42,8 @@ export interface SandboxDependencies {
   readonly startTimeoutMs: number;
   /** Whose the sandboxes are. */
   readonly adaptor: string;
+  /** By this guests know the adaptor on the agent channel. */
+  readonly channelKey: ChannelIdentity;
   readonly starts: StartRecords;
 }
 
@@ -47,6 +53,7 @@ export class Sandbox {
   readonly #dependencies: SandboxDependencies;
   readonly #stopRequested = new AbortController();
   #proxy: AgentProxy | undefined;
+  #secure: SecureDial | undefined;
   #starting: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
   /** What became of a machine that ended while its pod ran. */
@@ -161,8 +168,32 @@ export class Sandbox {
   }
 
   #openProxy(instance: Instance, resumed: boolean): AgentProxy {
-    const onLost = () => void this.#watchLoss();
-    return new AgentProxy({ socketPath: instance.agentSocketPath, resumed, onLost });
+    const { provider, channelKey, journal } = this.#dependencies;
+    const options = { socketPath: instance.agentSocketPath, resumed, onLost: () => void this.#watchLoss() };
+    const guestKey = journal.records.get(this.spec.id)?.guestKey;
+    // A machine stays with what it began with, whatever this release or its configuration would choose.
+    const plain = resumed ? guestKey === undefined : provider.agentTransport !== 'tls';
+    if (plain) return new AgentProxy(options);
+    const secure = new SecureDial(channelKey, guestKey);
+    this.#secure = secure;
+    return new AgentProxy({ ...options, dial: (path, timeoutMs) => secure.connect(path, timeoutMs) });
+  }
+
+  /** Nothing of the guest is served before its key on the channel is proved, and pinned for the adaptors to come. */
+  async #proveGuest({ endorsementCertificate }: Instance, guest: GuestChannel, signal: AbortSignal): Promise<void> {
+    if (this.#secure === undefined) return;
+    const sha256 = this.#secure.guestKey;
+    if (sha256 === undefined || endorsementCertificate === undefined) {
+      throw new SealpodError('EV_AK_UNTRUSTED', 'the provider does not know the TPM of this machine', {
+        fix: 'set agentTransport to plain for machines without a TPM of their own',
+      });
+    }
+    const begun = performance.now();
+    await proveGuest(guest, endorsementCertificate, sha256, signal);
+    const { id } = this.spec;
+    await this.#dependencies.journal.append({ type: 'guest key', sandboxId: id, sha256 });
+    const ms = Math.round(performance.now() - begun);
+    this.#dependencies.log.info({ sandbox: id, guestKey: sha256, ms }, 'the guest proved its key');
   }
 
   /** A machine that ends takes its agent channel with it, a moment before it is gone. */
@@ -206,17 +237,22 @@ export class Sandbox {
       this.#proxy = proxy;
       const { provider } = this.#dependencies;
       await told.during('booting', undefined, () => waitForAgent(proxy.guest, instance, provider, signal));
+      const proved = this.#proveGuest(instance, proxy.guest, signal);
+      // Heard below; a network that fails first must not leave it unheard.
+      proved.catch(() => undefined);
       if (podNetwork && network) {
         await told.during('network', 'guest', async () => {
           const connected = await connectLocalhost(network.netnsPath, network.tapName, podNetwork);
           await configureGuestNetwork(proxy.guest, connected, signal);
         });
       }
+      await proved;
       const socket: Effect = { kind: 'socket', path: this.agentSocketPath };
       await this.#effects.intend(socket);
       await proxy.listen(this.agentSocketPath);
       await this.#effects.complete(socket);
-      await this.#setPhase('running', instance);
+      const { endorsementCertificate: _, ...lasting } = instance;
+      await this.#setPhase('running', lasting);
       told.state('running');
       log.info(
         { sandbox: this.spec.id, instance: instance.id, ms: Math.round(performance.now() - begun) },

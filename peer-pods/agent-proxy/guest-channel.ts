@@ -19,11 +19,18 @@ export interface GuestChannelOptions {
   readonly settleMs?: number;
   /** Whether the guest has been talking to somebody else before: a restarted adaptor's first connection is a reconnection. */
   readonly resumed?: boolean;
+  /** Makes the connection, in so many milliseconds; by default without TLS. */
+  readonly dial?: (socketPath: string, timeoutMs: number) => Promise<TtrpcConnection>;
   /** Called at each loss of a connection that was established, but not when the channel is closed. */
   readonly onLost?: () => void;
 }
 
 const retryMs = 50;
+/** How long a guest that talked before has for a handshake, and one that may still have to boot. */
+const dialMs = { again: 5000, first: 60_000 };
+
+const dialPlain = (socketPath: string): Promise<TtrpcConnection> =>
+  TtrpcConnection.connect(socketPath, { timeoutMs: 1000 });
 
 /**
  * The one connection to the agent in a guest. It is made on first use, and again after a loss; a call that was on its
@@ -38,7 +45,10 @@ export class GuestChannel {
   #draining: Promise<void> | undefined;
 
   constructor(options: GuestChannelOptions) {
-    this.#options = { reconnectMs: 5000, settleMs: 300, resumed: false, onLost: () => undefined, ...options };
+    this.#options = {
+      ...{ reconnectMs: 10_000, settleMs: 300, resumed: false, dial: dialPlain, onLost: () => undefined },
+      ...options,
+    };
     if (this.#options.resumed) this.#lostAt = Date.now();
   }
 
@@ -98,14 +108,14 @@ export class GuestChannel {
   }
 
   async #establish(): Promise<TtrpcConnection> {
-    const { socketPath, reconnectMs, settleMs } = this.#options;
+    const { socketPath, reconnectMs, settleMs, dial } = this.#options;
     const deadline = Date.now() + reconnectMs;
     for (;;) {
       this.#closing.signal.throwIfAborted();
       const resumes = this.#lostAt !== undefined;
       if (this.#lostAt !== undefined) await sleep(Math.max(0, this.#lostAt + settleMs - Date.now()));
       try {
-        const connection = await TtrpcConnection.connect(socketPath, { timeoutMs: 1000 });
+        const connection = await dial(socketPath, resumes ? dialMs.again : dialMs.first);
         if (resumes) await this.#greet(connection, deadline);
         this.#closing.signal.throwIfAborted();
         return this.#adopt(connection);

@@ -1,4 +1,4 @@
-import { chmod, chown, mkdir, mkdtemp, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { run } from './run.ts';
@@ -24,17 +24,19 @@ export interface TpmAuthority {
   certificates(): TpmAuthorityCertificates;
   /**
    * Creates the state of a new TPM, with an endorsement key and certificate of its own, in `stateDirectory` (which
-   * must not exist), for `owner` alone. Takes one made in advance where there is one.
+   * must not exist), for `owner` alone. Takes one made in advance where there is one. Returns the certificate, DER.
    *
    * @throws SealpodError `PREREQUISITE` or `PROVIDER_IMAGE` where swtpm_setup is missing or fails.
    */
-  createTpm(stateDirectory: string, owner: Owner): Promise<void>;
+  createTpm(stateDirectory: string, owner: Owner): Promise<Buffer>;
   /** Makes one TPM in advance, so that the next `createTpm` need not wait for key generation. */
   prepare(): Promise<void>;
 }
 
 const rootName = 'swtpm-localca-rootca-cert.pem';
 const issuerName = 'issuercert.pem';
+/** Written by swtpm_setup beside the state. */
+const endorsementCertificateName = 'ek-rsa2048.crt';
 const platform = ['--platform-manufacturer sealpod', '--platform-version 1.0', '--platform-model pod-vm'];
 
 /**
@@ -52,13 +54,16 @@ export async function createTpmAuthority(directory: string): Promise<TpmAuthorit
   const configuration = await writeConfiguration(base, authority);
   // What an interrupted preparation left is not complete.
   for (const name of await readdir(pool)) {
-    if (name.startsWith('new-')) await rm(join(pool, name), { recursive: true, force: true });
+    // An earlier release kept no certificate beside the state.
+    const complete = name.startsWith('ready-') && (await exists(join(pool, name, endorsementCertificateName)));
+    if (!complete) await rm(join(pool, name), { recursive: true, force: true });
   }
 
   const manufacture = async (stateDirectory: string): Promise<void> => {
     const arguments_ = ['--tpm2', '--tpmstate', `dir://${stateDirectory}`, '--config', configuration];
     const options = ['--create-ek-cert', '--pcr-banks', 'sha256', '--overwrite', '--vmid', 'sealpod'];
-    await run('swtpm_setup', [...arguments_, ...options], { timeoutMs: 60_000 });
+    const written = ['--write-ek-cert-files', stateDirectory];
+    await run('swtpm_setup', [...arguments_, ...options, ...written], { timeoutMs: 60_000 });
   };
   const make = async (): Promise<string> => {
     const fresh = await mkdtemp(join(pool, 'new-'));
@@ -91,7 +96,10 @@ export async function createTpmAuthority(directory: string): Promise<TpmAuthorit
           await manufacture(stateDirectory);
         });
       }
+      // Read before it is the owner's, who could put another in its place.
+      const certificate = await readFile(join(stateDirectory, endorsementCertificateName));
       await handOver(stateDirectory, owner);
+      return certificate;
     },
     prepare: async () => {
       if (!(await readdir(pool)).some((name) => name.startsWith('ready-'))) await make();

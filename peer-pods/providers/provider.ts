@@ -61,6 +61,8 @@ export interface Instance extends InstanceReference {
   readonly id: string;
   /** Unix socket that carries the bytes of the guest's agent channel. It may be served a little after the instance exists. */
   readonly agentSocketPath: string;
+  /** Certificate of the endorsement key of the machine's TPM, DER, where the provider knows it from its making. */
+  readonly endorsementCertificate?: Uint8Array | undefined;
   /** File to which the guest's console is written; its end is quoted when a guest does not come up. */
   readonly consoleLogPath?: string | undefined;
   /** The image that it was booted from: SHA-256 of the whole (`sha256:…`), and the root hash in its measured command line. */
@@ -70,6 +72,11 @@ export interface Instance extends InstanceReference {
 /** All its failures are SealpodErrors: HYPERVISOR, PROVIDER_IMAGE, PREREQUISITE. */
 export interface Provider {
   readonly name: string;
+  /**
+   * `tls`: guests have a key for the agent channel and prove that it lives in their machine; instances have an
+   * `endorsementCertificate` then. `plain`, the default: guests, such as upstream's, speak ttrpc without protection.
+   */
+  readonly agentTransport?: 'tls' | 'plain' | undefined;
   /** User id as whom the hypervisor opens the tap; absent: the adaptor's own. */
   readonly tapOwner?: number | undefined;
   /** Starts the VM and returns as soon as it runs; does not wait for the guest. On failure it leaves nothing running. */

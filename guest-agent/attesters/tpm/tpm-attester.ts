@@ -64,6 +64,13 @@ export function createTpmAttester(options: TpmAttesterOptions): Attester {
         },
       };
     },
+    identify: async () => (await prepare()).key.publicArea,
+    prove: async (qualifyingData, { credentialBlob, encryptedSecret }) => {
+      const { client, key } = await prepare();
+      const secret = await client.activateCredential(key, Handle.ekRsa2048, credentialBlob, encryptedSecret);
+      const { message, signature } = await client.quote(key, qualifyingData);
+      return { secret, quote: message, signature };
+    },
     evidence: async (reportData, challenge) => {
       const { client, key, endorsementCertificate } = await prepare();
       const activatedSecret = await activate(client, key, challenge);

@@ -24,6 +24,12 @@ export interface QemuProviderOptions {
   readonly owner?: Owner;
   readonly firmware?: string;
   readonly accelerator?: Accelerator;
+  /** See `Provider.agentTransport`; default `tls`. */
+  readonly agentTransport?: 'tls' | 'plain';
+}
+
+interface Machine extends Launched {
+  readonly endorsementCertificate: Buffer;
 }
 
 /** The user `nobody`, who owns nothing. */
@@ -49,7 +55,7 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
     directory: string,
     image: string,
     manifest: Manifest,
-  ): Promise<Launched> => {
+  ): Promise<Machine> => {
     const { effects, signal } = request;
     const [firmware, accelerator] = await Promise.all([
       options.firmware ?? findFirmware(),
@@ -62,7 +68,7 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
     // A machine without initdata gets an empty disk all the same: its devices are part of what is measured.
     const initdata = request.initdata === undefined ? nothingToDo : encodeInitdataDisk(request.initdata);
     await writeFile(join(directory, machineFiles.initdata), initdata, { mode: 0o600 });
-    await options.tpmAuthority.createTpm(join(directory, machineFiles.tpmState), owner);
+    const endorsementCertificate = await options.tpmAuthority.createTpm(join(directory, machineFiles.tpmState), owner);
     signal.throwIfAborted();
     const recorded = async (role: Role, launch: () => Promise<Launched>): Promise<Launched> => {
       const effect: Effect = { kind: 'process', role, executable: executables[role], marker };
@@ -77,7 +83,7 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
       request.network === undefined
         ? {}
         : { network: { tap: request.network.tapName, macAddress: request.network.macAddress } };
-    return recorded('hypervisor', () =>
+    const launched = await recorded('hypervisor', () =>
       startMachine({
         directory,
         owner,
@@ -92,6 +98,7 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
         },
       }),
     );
+    return { ...launched, endorsementCertificate };
   };
 
   const end = async (reference: InstanceReference): Promise<void> => {
@@ -106,6 +113,7 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
 
   return {
     name: 'qemu',
+    agentTransport: options.agentTransport ?? 'tls',
     createInstance: async (request) => {
       checkShape(request);
       const directory = machineDirectory(request);
@@ -113,9 +121,9 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
       try {
         const name = checkedName(request.image ?? options.defaultImage);
         const manifest = await readManifest(join(options.imagesDirectory, name));
-        const { identity } = await start(request, directory, name, manifest);
+        const { identity, endorsementCertificate } = await start(request, directory, name, manifest);
         const image = { name, digest: manifest.image, rootHash: manifest.rootHash };
-        return { ...instance(request, identity.pid), image };
+        return { ...instance(request, identity.pid), image, endorsementCertificate };
       } catch (error) {
         await end(request);
         if (error instanceof SealpodError) throw error;
