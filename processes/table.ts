@@ -55,8 +55,9 @@ export function killDescendants(spared: ReadonlySet<number>): void {
   const kill = (pid: number): void => {
     for (const child of children.get(pid) ?? []) {
       if (spared.has(child.pid)) continue;
-      kill(child.pid);
+      // Before its children: it could start others in their place.
       killProcess(child.pid);
+      kill(child.pid);
     }
   };
   kill(process.pid);

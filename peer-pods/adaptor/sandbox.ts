@@ -43,9 +43,9 @@ export interface SandboxDependencies {
   readonly startTimeoutMs: number;
   /** Whose the sandboxes are. */
   readonly adaptor: string;
-  readonly starts: StartRecords;
   /** By this guests know the adaptor on the agent channel. */
   readonly channelKey: ChannelIdentity;
+  readonly starts: StartRecords;
 }
 
 /** One pod's VM from CreateVM to StopVM. Each step is in the journal before it happens. */
@@ -173,8 +173,11 @@ export class Sandbox {
   #openProxy(instance: Instance, resumed: boolean): AgentProxy {
     const { provider, channelKey, journal } = this.#dependencies;
     const options = { socketPath: instance.agentSocketPath, resumed, onLost: () => void this.#watchLoss() };
-    if (provider.agentTransport !== 'tls') return new AgentProxy(options);
-    const secure = new SecureDial(channelKey, journal.records.get(this.spec.id)?.guestKey);
+    const guestKey = journal.records.get(this.spec.id)?.guestKey;
+    // A machine stays with what it began with, whatever this release or its configuration would choose.
+    const plain = resumed ? guestKey === undefined : provider.agentTransport !== 'tls';
+    if (plain) return new AgentProxy(options);
+    const secure = new SecureDial(channelKey, guestKey);
     this.#secure = secure;
     return new AgentProxy({ ...options, dial: (path, timeoutMs) => secure.connect(path, timeoutMs) });
   }
@@ -188,8 +191,12 @@ export class Sandbox {
         fix: 'set agentTransport to plain for machines without a TPM of their own',
       });
     }
+    const begun = performance.now();
     await proveGuest(guest, endorsementCertificate, sha256, signal);
-    await this.#dependencies.journal.append({ type: 'guest key', sandboxId: this.spec.id, sha256 });
+    const { id } = this.spec;
+    await this.#dependencies.journal.append({ type: 'guest key', sandboxId: id, sha256 });
+    const ms = Math.round(performance.now() - begun);
+    this.#dependencies.log.info({ sandbox: id, guestKey: sha256, ms }, 'the guest proved its key');
   }
 
   /** A machine that ends takes its agent channel with it, a moment before it is gone. */

@@ -72,7 +72,10 @@ async function scene(name: string) {
       for (const channel of channels) channel.destroy();
     },
     restartRelay: async () => {
+      const before = [...connections.values()];
       await relay.close();
+      // Each client learns of it: on a connection that it believes in, its next call would be lost.
+      await Promise.all(before.map(({ closed }) => closed));
       relay = await start(true);
     },
     leave: (client: number) => {

@@ -55,7 +55,9 @@ export async function createTpmAuthority(directory: string, programsDirectory?: 
   const configuration = await writeConfiguration(base, authority, programsDirectory ?? '/usr/bin');
   // What an interrupted preparation left is not complete.
   for (const name of await readdir(pool)) {
-    if (name.startsWith('new-')) await rm(join(pool, name), { recursive: true, force: true });
+    // An earlier release kept no certificate beside the state.
+    const complete = name.startsWith('ready-') && (await exists(join(pool, name, endorsementCertificateName)));
+    if (!complete) await rm(join(pool, name), { recursive: true, force: true });
   }
 
   const manufacture = async (stateDirectory: string): Promise<void> => {

@@ -24,15 +24,8 @@ describe.skipIf(obstacle !== undefined)(`kill -9 on a Kubernetes node${skipped(o
   const cluster = new TestCluster();
 
   beforeAll(() => cluster.start());
-  afterAll(async () => {
-    try {
-      await cluster.sealpod('cluster', 'down');
-      await cluster.sealpod('down');
-      expect(cluster.residue()).toEqual([]);
-    } finally {
-      await cluster.remove();
-    }
-  });
+  // Nothing of it may be left.
+  afterAll(() => cluster.stop());
 
   const machines = (): number[] => processesOf(cluster, 'qemu').map(({ pid }) => pid);
   const sandboxDirectories = (): string[] => {
