@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import { type AgentStatus, describeStatus } from './agent.ts';
+import { readMetrics } from './events/index.ts';
 import type { NodeAgentMetrics } from './metrics.ts';
 
 export interface HealthOptions {
@@ -9,6 +10,8 @@ export interface HealthOptions {
   readonly port: number;
   readonly status: () => AgentStatus;
   readonly metrics: NodeAgentMetrics;
+  /** Where the adaptor tells its metrics; they follow the agent's own. */
+  readonly adaptorSocket?: string;
   /** A look that lasts longer hangs: then the agent is not alive. In milliseconds. */
   readonly longestLookMs: number;
 }
@@ -31,7 +34,7 @@ export async function serveHealth(options: HealthOptions): Promise<Server> {
       case '/readyz':
         return answer(status.ready ? 200 : 503, describeStatus(status));
       case '/metrics':
-        options.metrics.registry.metrics().then(
+        allMetrics(options).then(
           (text) => answer(200, text, options.metrics.registry.contentType),
           () => answer(500, 'metrics cannot be collected\n'),
         );
@@ -44,4 +47,12 @@ export async function serveHealth(options: HealthOptions): Promise<Server> {
   server.listen({ host: options.address, port: options.port });
   await once(server, 'listening');
   return server;
+}
+
+async function allMetrics({ metrics, adaptorSocket }: HealthOptions): Promise<string> {
+  const own = await metrics.registry.metrics();
+  if (adaptorSocket === undefined) return own;
+  // An adaptor that does not answer is told by the agent's own metrics, which must not go with it.
+  const adaptor = await readMetrics([adaptorSocket]).catch(() => '');
+  return `${own.trimEnd()}\n${adaptor}`;
 }

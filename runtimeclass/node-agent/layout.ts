@@ -10,6 +10,8 @@ export interface HostLayout {
   readonly shimPath: string;
   readonly adaptorConfig: string;
   readonly adaptorSocket: string;
+  /** Where the adaptor says what its sandboxes do, and its metrics. */
+  readonly adaptorStatusSocket: string;
   readonly adaptorLog: string;
   readonly snapshotterConfig: string;
   readonly snapshotterLog: string;
@@ -27,6 +29,7 @@ export function hostLayout(config: NodeAgentConfig): HostLayout {
   const current = join(prefix, 'current');
   const library = join(current, 'lib');
   const adaptorSocket = join(runDirectory, 'adaptor.sock');
+  const adaptorStatusSocket = join(runDirectory, 'adaptor-status.sock');
   const snapshotterSocket = join(runDirectory, 'snapshotter.sock');
   const servicesFile = join(runDirectory, 'services.json');
   const lockFile = join(runDirectory, 'node-agent.lock');
@@ -38,6 +41,7 @@ export function hostLayout(config: NodeAgentConfig): HostLayout {
     shimPath: join(library, 'containerd-shim-sealpod-v2'),
     adaptorConfig: join(configDirectory, 'adaptor.json'),
     adaptorSocket,
+    adaptorStatusSocket,
     adaptorLog: join(logs, 'adaptor.log'),
     snapshotterConfig: join(configDirectory, 'snapshotter.json'),
     snapshotterLog: join(logs, 'snapshotter.log'),
@@ -54,6 +58,7 @@ export function hostLayout(config: NodeAgentConfig): HostLayout {
     state: ['snapshotter', 'tpm-authority', 'pod-vm-images', 'log'].map((name) => join(stateDirectory, name)),
     run: [
       adaptorSocket,
+      adaptorStatusSocket,
       snapshotterSocket,
       servicesFile,
       lockFile,
@@ -75,6 +80,7 @@ export function adaptorConfiguration(config: NodeAgentConfig, layout: HostLayout
   return {
     ...settings,
     socket: layout.adaptorSocket,
+    statusSocket: layout.adaptorStatusSocket,
     podsDirectory: join(config.runDirectory, 'pods'),
     stateDirectory: join(config.runDirectory, 'adaptor'),
     provider: provider.name === 'qemu' ? { ...placed, ...provider } : provider,

@@ -14,11 +14,12 @@ import { takeLock } from '@sealpod/processes';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { NodeAgent } from './agent.ts';
 import { type NodeAgentConfig, parseNodeAgentConfig } from './config.ts';
+import { publishPodEvents } from './events/index.ts';
 import { serveHealth } from './health.ts';
 import { NodeInstallation } from './installation.ts';
 import { createLog, type Log } from './log.ts';
 import { NodeAgentMetrics } from './metrics.ts';
-import { thisNode } from './node.ts';
+import { KubernetesNode, thisNode } from './node.ts';
 import { readPayloadRecord } from './payload.ts';
 import { uninstall } from './uninstall.ts';
 
@@ -44,16 +45,25 @@ async function serve(config: NodeAgentConfig, kubeconfig: string | undefined, lo
   const installation = new NodeInstallation(config);
   const release = readPayloadRecord(config.payload);
   const metrics = new NodeAgentMetrics();
-  const node = thisNode(config, process.env, kubeconfig);
+  const { kubeConfig, name: nodeName } = thisNode(process.env, kubeconfig);
+  const node = new KubernetesNode({ kubeConfig, name: nodeName }, config);
   const agent = new NodeAgent({ installation, release, node, metrics, log });
+  const statusSocket = installation.host.path(installation.layout.adaptorStatusSocket);
   const { containerd, health, intervalSeconds } = config;
   // The longest that one look may take: both services, and containerd restarted twice.
   const longestLookMs = 1000 * (intervalSeconds + 300 + 2 * containerd.readyTimeoutSeconds);
-  const server = await serveHealth({ ...health, status: () => agent.status, metrics, longestLookMs });
+  const server = await serveHealth({
+    ...health,
+    status: () => agent.status,
+    metrics,
+    longestLookMs,
+    adaptorSocket: statusSocket,
+  });
   const ending = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => ending.abort());
   log.info({ release: release.version, digest: release.digest, ...health }, 'looking after the node');
-  await agent.run(ending.signal);
+  const { signal } = ending;
+  await Promise.all([agent.run(signal), publishPodEvents({ statusSocket, kubeConfig, nodeName, signal, log })]);
   server.closeAllConnections();
   server.close();
   log.info({}, 'ending; what runs on the node goes on');
@@ -70,7 +80,7 @@ try {
   const lock = await takeLock(lockFile, 'node agent');
   try {
     if (values.uninstall) {
-      const node = thisNode(config, process.env, values.kubeconfig);
+      const node = new KubernetesNode(thisNode(process.env, values.kubeconfig), config);
       const waitMs = 1000 * Number(values.wait);
       if (!Number.isFinite(waitMs) || waitMs < 0) throw new SealpodError('USAGE', '--wait takes a number of seconds');
       await uninstall(installation, node, { force: values.force, waitMs }, log);

@@ -17,7 +17,7 @@ export class KubernetesNode {
   readonly #resource: string;
   readonly #count: number;
 
-  constructor(kubeConfig: KubeConfig, name: string, config: Pick<NodeAgentConfig, 'nodeLabel' | 'capacity'>) {
+  constructor({ kubeConfig, name }: ThisNode, config: Pick<NodeAgentConfig, 'nodeLabel' | 'capacity'>) {
     this.#api = kubeConfig.makeApiClient(CoreV1Api);
     this.#name = name;
     this.#label = config.nodeLabel;
@@ -79,13 +79,19 @@ export class KubernetesNode {
 
 const mergePatch = setHeaderOptions('Content-Type', PatchStrategy.MergePatch);
 
+/** A node's name, and how its API server is spoken to. */
+export interface ThisNode {
+  readonly name: string;
+  readonly kubeConfig: KubeConfig;
+}
+
 /**
  * The node of the pod that runs this process: its ServiceAccount, and NODE_NAME of the downward API. With `kubeconfig`
  * (a file) from outside a pod.
  *
  * @throws SealpodError USAGE where neither is there
  */
-export function thisNode(config: NodeAgentConfig, environment: NodeJS.ProcessEnv, kubeconfig?: string): KubernetesNode {
+export function thisNode(environment: NodeJS.ProcessEnv, kubeconfig?: string): ThisNode {
   const name = environment['NODE_NAME'];
   if (name === undefined || name === '') {
     throw new SealpodError('USAGE', 'NODE_NAME is not set', {
@@ -97,5 +103,5 @@ export function thisNode(config: NodeAgentConfig, environment: NodeJS.ProcessEnv
   else if (environment['KUBERNETES_SERVICE_HOST'] === undefined) {
     throw new SealpodError('USAGE', 'this process runs in no pod', { fix: 'name a kubeconfig with --kubeconfig' });
   } else kubeConfig.loadFromCluster();
-  return new KubernetesNode(kubeConfig, name, config);
+  return { name, kubeConfig };
 }

@@ -27,7 +27,7 @@ import {
   uninstall,
   writePayloadRecord,
 } from '@sealpod/runtimeclass/node-agent';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { PlainContainerd } from './fixtures/plain-containerd.ts';
 import { freePort, TestRegistry } from './fixtures/registry.ts';
 
@@ -59,6 +59,9 @@ async function writeRelease(directory: string, version: string): Promise<void> {
   writePayloadRecord(directory, version);
 }
 
+// Each look starts programs and may restart containerd: on a busy machine that takes its time.
+vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
+
 describe.skipIf(obstacle !== undefined)(
   `the node agent on a containerd${obstacle ? ` (skipped: ${obstacle})` : ''}`,
   () => {
@@ -85,7 +88,7 @@ describe.skipIf(obstacle !== undefined)(
             socket: containerd.socket,
             program,
             restart: { command: [containerd.restartScript] },
-            readyTimeoutSeconds: 30,
+            readyTimeoutSeconds: 120,
           },
           adaptor: {
             provider: {
@@ -114,14 +117,14 @@ describe.skipIf(obstacle !== undefined)(
       const pod = containerd.pod(name);
       const { podSandboxId } = await runtime.runPodSandbox(
         { config: pod, runtimeHandler: 'sealpod' },
-        { timeoutMs: 60_000 },
+        { timeoutMs: 240_000 },
       );
       return {
         podSandboxId,
         status: async () => (await runtime.podSandboxStatus({ podSandboxId })).status?.state,
         remove: async () => {
-          await runtime.stopPodSandbox({ podSandboxId }, { timeoutMs: 30_000 });
-          await runtime.removePodSandbox({ podSandboxId }, { timeoutMs: 30_000 });
+          await runtime.stopPodSandbox({ podSandboxId }, { timeoutMs: 120_000 });
+          await runtime.removePodSandbox({ podSandboxId }, { timeoutMs: 120_000 });
         },
       };
     };
@@ -194,7 +197,7 @@ describe.skipIf(obstacle !== undefined)(
       ready(await upgraded.look());
       expect(await pod.status()).toBe(running);
       await pod.remove();
-      await expect.poll(async () => (await upgraded.look()) && versions(), { timeout: 20_000 }).toEqual(['2.0.0']);
+      await expect.poll(async () => (await upgraded.look()) && versions(), { timeout: 120_000 }).toEqual(['2.0.0']);
       ready(await agentOf(config).look());
     });
 
@@ -241,7 +244,7 @@ describe.skipIf(obstacle !== undefined)(
       );
       const settings = configuration({
         prefix: join(work, 'h/elsewhere'),
-        containerd: { ...config.containerd, restart: { command: [failing] }, readyTimeoutSeconds: 5 },
+        containerd: { ...config.containerd, restart: { command: [failing] }, readyTimeoutSeconds: 30 },
       });
       const status = await agentOf(settings).look();
       expect(describeStatus(status)).toMatch(
