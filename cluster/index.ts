@@ -17,4 +17,5 @@ export {
   stopCluster,
 } from './cluster.ts';
 export { nodeName } from './configuration.ts';
+export { type ControlPlane, startControlPlane } from './control-plane.ts';
 export { newestRelease, releaseOf, releases } from './releases.ts';

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { type AdminRole, adminRoles, defaultAdminAudience, defaultAdminIssuer } from '@sealpod/kbs-client/token';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { type JsonValue, parseJson } from '@sealpod/protocol/json';
-import { type AdminRole, adminRoles } from './admin/roles.ts';
 import { type AttestationServiceConfig, readAttestationService } from './attestation-config.ts';
 import { ConfigReader } from './config-reader.ts';
 
@@ -59,10 +59,6 @@ export interface KbsConfig {
   readonly limits: LimitsConfig;
   readonly logLevel: 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'silent';
 }
-
-/** Default issuer and audience of administrator tokens. */
-export const defaultAdminIssuer = 'sealpod';
-export const defaultAdminAudience = 'sealpod-kbs';
 
 const logLevels = ['fatal', 'error', 'warn', 'info', 'debug', 'silent'] as const;
 

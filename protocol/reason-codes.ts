@@ -94,6 +94,10 @@ export const reasonCodes = {
   AGENT_UNREACHABLE: ['the guest agent did not answer', 'see the console log of the machine'],
   AGENT_POLICY_DENY: ['the agent policy blocks the request', 'allow it in policy.rego of initdata'],
   NETWORK: ['the pod network could not be set up', 'check the network namespace'],
+  CONTROL_PLANE: [
+    'the Kubernetes API server refused or did not answer',
+    'check its address and what the ServiceAccount may do',
+  ],
   PREREQUISITE: ['something this machine needs is missing', 'run `sealpod doctor`'],
   USAGE: ['the command was used wrongly', 'see --help'],
   NOT_FOUND: ['there is no such thing', 'list what exists'],

@@ -1,12 +1,12 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { signAdminToken } from '@sealpod/kbs/admin-token';
+import { KbsClient } from '@sealpod/kbs-client';
+import { signAdminToken } from '@sealpod/kbs-client/token';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Command } from 'commander';
 import { ownerKeyFile } from '../development/kbs.ts';
 import { type Layout, layoutOf } from '../development/layout.ts';
 import { requireState } from '../development/state.ts';
-import { KbsClient } from '../kbs-client/client.ts';
 import type { OutputFormat } from '../terminal/output.ts';
 
 /** Options that every command understands. */

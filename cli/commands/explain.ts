@@ -1,11 +1,11 @@
 import type { Decision } from '@sealpod/kbs/audit';
+import type { KbsClient } from '@sealpod/kbs-client';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { reasonCodes } from '@sealpod/protocol/reason-codes';
 import type { SandboxStatus } from '@sealpod/protocol/status';
 import type { Verdict } from '@sealpod/protocol/verdict';
 import { failures } from '@sealpod/protocol/verdict';
 import type { Command } from 'commander';
-import type { KbsClient } from '../kbs-client/client.ts';
 import { globalOptions, kbsClientFor } from './context.ts';
 import { readStarts } from './pod-starts.ts';
 

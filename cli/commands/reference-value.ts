@@ -1,6 +1,6 @@
+import type { KbsClient } from '@sealpod/kbs-client';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Command } from 'commander';
-import type { KbsClient } from '../kbs-client/client.ts';
 import { writeResult } from '../terminal/output.ts';
 import { globalOptions, kbsClientFor, readText } from './context.ts';
 

@@ -1,10 +1,10 @@
 import type { Decision } from '@sealpod/kbs/audit';
+import type { KbsClient } from '@sealpod/kbs-client';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { failures } from '@sealpod/protocol/verdict';
 import { readText } from '../commands/context.ts';
 import { decisionsOf, tellDecisions } from '../commands/explain.ts';
 import { encryptIntoEnvironment, pushExampleImage } from '../image/environment.ts';
-import type { KbsClient } from '../kbs-client/client.ts';
 import { connectEnvironment } from '../pod/connect.ts';
 import { resolveImage } from '../pod/image.ts';
 import { readLog } from '../pod/log.ts';

@@ -1,5 +1,5 @@
+import type { KbsClient } from '@sealpod/kbs-client';
 import { registerReferenceValues } from '../commands/reference-value.ts';
-import type { KbsClient } from '../kbs-client/client.ts';
 import type { MeasuredImage } from './pod-vm-image.ts';
 
 /**

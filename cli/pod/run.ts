@@ -1,6 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import type { KbsClient } from '@sealpod/kbs-client';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { NamespaceMode } from '@sealpod/protocol/gen/cri/runtime_v1_pb';
 import { encodeInitdataAnnotation } from '@sealpod/protocol/initdata';
@@ -9,7 +10,6 @@ import type { CriClient } from '@sealpod/runtimeclass/cri';
 import { addReferenceValue } from '../commands/reference-value.ts';
 import type { Layout } from '../development/layout.ts';
 import type { EnvironmentState } from '../development/state.ts';
-import type { KbsClient } from '../kbs-client/client.ts';
 import { agentPolicy } from './agent-policy.ts';
 import { podInitdata } from './initdata.ts';
 

@@ -2,10 +2,10 @@ import { generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { type AdminRole, signAdminToken } from '@sealpod/kbs-client/token';
 import { SignJWT } from 'jose';
 import { afterAll, describe, expect, it } from 'vitest';
 import { Authenticator } from './authenticator.ts';
-import { type AdminRole, signAdminToken } from './token.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'sealpod-admin-'));
 afterAll(() => rmSync(directory, { recursive: true }));

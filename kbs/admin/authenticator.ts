@@ -1,11 +1,11 @@
 import { createHash, createPublicKey, type KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { type AdminRole, adminAlgorithmOf, isAdminRole, longestAdminTokenSeconds } from '@sealpod/kbs-client/token';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { asJsonObject, type JsonObject, parseJson } from '@sealpod/protocol/json';
 import { compactVerify } from 'jose';
 import type { AdminKeyConfig } from '../config.ts';
-import { type AdminAction, type AdminRole, isAdminRole, mayAct, mayClaim } from './roles.ts';
-import { adminAlgorithmOf, longestAdminTokenSeconds } from './token.ts';
+import { type AdminAction, mayAct, mayClaim } from './roles.ts';
 
 /** Who acts, as far as the token says and its signature proves. */
 export interface Administrator {

@@ -1,7 +1,4 @@
-/** The roles of administrators. There is no order among them but that `owner` may do everything. */
-export const adminRoles = ['owner', 'operator', 'auditor'] as const;
-
-export type AdminRole = (typeof adminRoles)[number];
+import type { AdminRole } from '@sealpod/kbs-client/token';
 
 /** What an administrator may want to do, by endpoint and method. */
 export type AdminAction =
@@ -26,11 +23,6 @@ const operatorActions: readonly AdminAction[] = [
   'status:read',
 ];
 const auditorActions: readonly AdminAction[] = ['decision:read', 'status:read'];
-
-/** Whether `text` names a role. */
-export function isAdminRole(text: string): text is AdminRole {
-  return adminRoles.some((role) => role === text);
-}
 
 /** Whether a role may do something. Anything not named here is refused. */
 export function mayAct(role: AdminRole, action: AdminAction): boolean {

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { signAdminToken } from '../admin/token.ts';
+import { signAdminToken } from '@sealpod/kbs-client/token';
 
 /** A key broker in a process of its own. */
 export interface KbsProcess {

@@ -8,8 +8,8 @@ export interface Log {
 }
 
 /** JSON lines on standard error, written at once so that none is lost when the process ends. */
-export function createLog(level: string): Log {
-  const options = { level, base: { part: 'adaptor' }, timestamp: pino.stdTimeFunctions.isoTime };
+export function createLog(level: string, part = 'adaptor'): Log {
+  const options = { level, base: { part }, timestamp: pino.stdTimeFunctions.isoTime };
   return pino(
     { ...options, formatters: { level: (label) => ({ level: label }) } },
     pino.destination({ fd: 2, sync: true }),

@@ -39,7 +39,7 @@ function locationOf(url: string | undefined, service: string | undefined): Webho
   throw new SealpodError('USAGE', 'say where the webhook is', { expected: '--url URL or --service NAMESPACE/NAME' });
 }
 
-let log = createLog('info');
+let log = createLog('info', 'webhook');
 try {
   const { values } = parseArgs({ options, strict: true });
   const config = parseWebhookConfig(read(values.config, 'config'), values.config ?? '');
@@ -47,7 +47,7 @@ try {
     const items = admissionManifests(config, locationOf(values.url, values.service), read(values.ca, 'ca'));
     process.stdout.write(`${JSON.stringify({ apiVersion: 'v1', kind: 'List', items }, null, 2)}\n`);
   } else {
-    log = createLog(config.logLevel);
+    log = createLog(config.logLevel, 'webhook');
     const server = await serveWebhook(config, log);
     log.info({ port: server.port, runtimeClasses: [...config.runtimeClasses.keys()] }, 'serving');
     const { promise: asked, resolve } = Promise.withResolvers<string>();

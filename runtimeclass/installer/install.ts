@@ -18,7 +18,7 @@ import { parse } from 'smol-toml';
 import { bundleShim } from '../scripts/bundle.ts';
 import { runtimeFragment, runtimeName } from './containerd-config.ts';
 import { type ContainerdRelease, containerdRelease, detectContainerd } from './containerd-version.ts';
-import { admissionPolicyManifests, runtimeClassManifest, snapshotterUnit } from './manifests.ts';
+import { clusterManifests, snapshotterUnit } from './manifests.ts';
 
 /** Where the runtime is put. Paths are absolute; tests give their own `hostRoot`. */
 export interface InstallOptions {
@@ -194,7 +194,7 @@ export async function installRuntime(options: InstallOptions = {}): Promise<Inst
   writer.file(runtimeConfigPath, json({ hypervisorSocket: at.hypervisorSocket }));
   writer.file(snapshotterConfigPath, json({ socket: at.snapshotterSocket, root: at.snapshotterRoot }));
   const manifestPath = join(at.configDirectory, 'runtime-class.yaml');
-  writer.file(manifestPath, [runtimeClassManifest(), ...admissionPolicyManifests()].join('---\n'));
+  writer.file(manifestPath, clusterManifests());
   const snapshotterUnitPath = join(at.configDirectory, 'sealpod-snapshotter.service');
   writer.file(
     snapshotterUnitPath,

@@ -10,11 +10,13 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   registry: ['protocol'],
   processes: ['protocol'],
   workload: ['protocol', 'registry'],
+  deployment: ['protocol'],
+  'kbs-client': ['protocol'],
   'attestation-service': ['protocol', 'rego', 'storage'],
-  kbs: ['protocol', 'rego', 'storage', 'attestation-service'],
+  kbs: ['protocol', 'rego', 'storage', 'attestation-service', 'kbs-client'],
   'guest-agent': ['protocol', 'rego', 'registry'],
-  'peer-pods': ['protocol', 'processes', 'workload'],
-  runtimeclass: ['protocol'],
+  'peer-pods': ['protocol', 'processes', 'workload', 'deployment', 'kbs-client'],
+  runtimeclass: ['protocol', 'deployment'],
   cluster: ['protocol', 'processes'],
   cli: [
     'protocol',
@@ -28,6 +30,8 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     'runtimeclass',
     'cluster',
     'workload',
+    'deployment',
+    'kbs-client',
   ],
 };
 

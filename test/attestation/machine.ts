@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createAttestationService, simulatedTpmPolicy } from '@sealpod/attestation-service';
 import { createKbs, parseKbsConfig } from '@sealpod/kbs';
-import { signAdminToken } from '@sealpod/kbs/admin-token';
+import { signAdminToken } from '@sealpod/kbs-client/token';
 import { openStorage } from '@sealpod/storage';
 import { pino } from 'pino';
 import {

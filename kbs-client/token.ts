@@ -1,10 +1,20 @@
 import { createPrivateKey, type KeyObject, randomUUID } from 'node:crypto';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { SignJWT } from 'jose';
-import { defaultAdminAudience, defaultAdminIssuer } from '../config.ts';
-import { type AdminRole, isAdminRole } from './roles.ts';
 
-export type { AdminRole } from './roles.ts';
+/** The roles of administrators. There is no order among them but that `owner` may do everything. */
+export const adminRoles = ['owner', 'operator', 'auditor'] as const;
+
+export type AdminRole = (typeof adminRoles)[number];
+
+/** Whether `text` names a role. */
+export function isAdminRole(text: string): text is AdminRole {
+  return adminRoles.some((role) => role === text);
+}
+
+/** Default issuer and audience of administrator tokens. */
+export const defaultAdminIssuer = 'sealpod';
+export const defaultAdminAudience = 'sealpod-kbs';
 
 /** No administrator token is accepted that lives longer, in seconds: 24 hours. */
 export const longestAdminTokenSeconds = 24 * 60 * 60;
