@@ -6,7 +6,7 @@ import { peerRuntimeClassName, runtimeClassName } from './runtime-class.ts';
 const apiVersion = 'admissionregistration.k8s.io/v1';
 
 /** Namespaces with this label set to `true` may hold confidential pods only. */
-const confidentialNamespaceLabel = 'sealpod.io/confidential';
+const confidentialNamespaces = { matchLabels: { 'sealpod.io/confidential': 'true' } } as const;
 
 /** Names of the configurations by which the API server asks the webhook. */
 export const webhookConfigurationName = 'sealpod';
@@ -29,12 +29,12 @@ const byClasses = (values: Values, of: (classes: readonly string[]) => Node): No
  *
  * @param isConfidential `confidentialExpression`
  * @param clientConfig where the webhook is, by path
- * @param giveRuntimeClass under which condition pods of confidential namespaces that name no RuntimeClass are given one
+ * @param byDefault the webhook that gives a RuntimeClass to pods of confidential namespaces, where there is to be one
  */
 export function webhookConfigurations(
   isConfidential: Node,
   clientConfig: (path: string) => Node,
-  giveRuntimeClass: (webhook: Node) => Node | undefined = () => undefined,
+  byDefault: (webhook: Node) => readonly Node[] = () => [],
 ) {
   const webhook = (name: string, path: string, resources: readonly string[], operations: readonly string[]) => ({
     name: `${name}.sealpod.io`,
@@ -48,18 +48,17 @@ export function webhookConfigurations(
     admissionReviewVersions: ['v1'],
   });
   const metadata = { name: webhookConfigurationName, labels: partOf };
-  const classGiving = giveRuntimeClass({
-    ...webhook('runtime-class', '/runtime-class', ['pods'], ['CREATE']),
-    namespaceSelector: { matchLabels: { [confidentialNamespaceLabel]: 'true' } },
-    matchConditions: [{ name: 'no-runtime-class', expression: '!has(object.spec.runtimeClassName)' }],
-  });
   return [
     {
       apiVersion,
       kind: 'MutatingWebhookConfiguration',
       metadata,
       webhooks: [
-        ...(classGiving === undefined ? [] : [classGiving]),
+        ...byDefault({
+          ...webhook('runtime-class', '/runtime-class', ['pods'], ['CREATE']),
+          namespaceSelector: confidentialNamespaces,
+          matchConditions: [{ name: 'no-runtime-class', expression: '!has(object.spec.runtimeClassName)' }],
+        }),
         { ...webhook('mutate', '/mutate', ['pods'], ['CREATE']), reinvocationPolicy: 'IfNeeded' },
       ],
     },
@@ -119,7 +118,7 @@ export function confidentialNamespacePolicy(isConfidential: Node, message: Node)
   return policy('sealpod-confidential-namespaces', {
     condition: 'true',
     validations: [{ expression: isConfidential, message }],
-    matchResources: { namespaceSelector: { matchLabels: { [confidentialNamespaceLabel]: 'true' } } },
+    matchResources: { namespaceSelector: confidentialNamespaces },
   });
 }
 
@@ -132,6 +131,12 @@ function allContainers(condition: string): string {
     .map((list) => `(!has(object.spec.${list}) || object.spec.${list}.all(c, ${condition}))`)
     .join(' && ');
 }
+
+/** Pods that were there before may still be labelled, and let go of their finalizers. */
+const changes = {
+  name: 'changes',
+  expression: "request.operation != 'UPDATE' || object.spec != oldObject.spec",
+};
 
 interface PolicyOptions {
   readonly condition: Node;
@@ -160,10 +165,7 @@ export function policy(name: string, options: PolicyOptions) {
         matchConstraints: { resourceRules: [{ apiGroups: [''], apiVersions: ['v1'], operations, resources }] },
         matchConditions: [
           { name: 'applies', expression: options.condition },
-          // Pods that were there before may still be labelled, and let go of their finalizers.
-          ...(options.resources === undefined && operations.includes('UPDATE')
-            ? [{ name: 'changes', expression: "request.operation != 'UPDATE' || object.spec != oldObject.spec" }]
-            : []),
+          ...(options.resources === undefined ? [changes] : []),
         ],
         validations: options.validations.map((validation) => ({ ...validation, reason: 'Forbidden' })),
       },
@@ -192,7 +194,7 @@ export function admissionObjects(values: Values): Node[] {
   return [
     when(
       webhook.enabled,
-      webhookConfigurations(isConfidential, clientConfig, (given) => when(webhook.giveRuntimeClass, given)),
+      webhookConfigurations(isConfidential, clientConfig, (entry) => [when(webhook.defaultRuntimeClass, entry)]),
     ),
     when(policies.unsupported, unsupportedPolicy(isConfidential)),
     when(policies.imageDigests, imageDigestPolicy(isConfidential)),

@@ -38,7 +38,7 @@ const configuration: Node = {
   certificateFile: '/run/tls/tls.crt',
   keyFile: '/run/tls/tls.key',
   logLevel: webhook.logLevel,
-  defaultRuntimeClass: when(webhook.giveRuntimeClass, runtimeClassName),
+  defaultRuntimeClass: when(webhook.defaultRuntimeClass, webhook.defaultRuntimeClass),
   runtimeClasses: {
     [peerRuntimeClassName]: when(runtime.peer.provider, {
       ...admission,

@@ -118,16 +118,16 @@ export const runtimeSettings = group('The runtime: node agent, RuntimeClasses, w
         requests: { cpu: '20m', memory: '96Mi' },
         limits: { memory: '256Mi' },
       }),
+      defaultRuntimeClass: text(
+        'RuntimeClass that pods of confidential namespaces get that name none. Empty: such pods are refused there.',
+        { default: '', choices: ['', 'sealpod', 'sealpod-peer'] },
+      ),
       guestMemoryMiB: integer('Memory that the guest needs beside the pod.', {
         default: 0,
         minimum: 0,
         maximum: 65_536,
       }),
       requireInitdata: flag('Refuse pods that bring no policy: their guests would allow nothing.', false),
-      giveRuntimeClass: flag(
-        'Give pods that name no RuntimeClass the class sealpod, in namespaces with the label sealpod.io/confidential=true.',
-        false,
-      ),
       requireDigests: flag('Refuse images that are not named by digest.', false),
       caBundle: text(
         'Certificate authority of the webhook, PEM in base64, where the controller does not make one. The Secret sealpod-webhook-tls has to hold the pair.',

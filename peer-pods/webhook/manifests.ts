@@ -28,8 +28,8 @@ export function admissionManifests(
     ...('url' in location ? { url: location.url + path } : { service: { ...location.service, path } }),
   });
   return [
-    ...webhookConfigurations(isConfidential, clientConfig, (given) =>
-      config.defaultRuntimeClass === undefined ? undefined : given,
+    ...webhookConfigurations(isConfidential, clientConfig, (entry) =>
+      config.defaultRuntimeClass === undefined ? [] : [entry],
     ),
     ...imageDigestPolicy(isConfidential),
     ...confidentialNamespacePolicy(isConfidential, confidentialNamespaceMessage(classes)),
