@@ -175,13 +175,13 @@ metadata:
     ['a hostPath', pod(', volumes: [{ name: v, hostPath: { path: / } }]'), 'UNSUPPORTED', unsupportedFeatures.hostPath],
     ['hostNetwork', pod(', hostNetwork: true'), 'UNSUPPORTED', unsupportedFeatures.hostNetwork],
     [
-      'a claim that a policy cannot describe',
+      'a claim of which nothing says how it is encrypted',
       pod(
         ', volumes: [{ name: v, persistentVolumeClaim: { claimName: c } }]',
         ', volumeMounts: [{ name: v, mountPath: /v }]',
       ),
-      'UNSUPPORTED',
-      'persistentVolumeClaim',
+      'USAGE',
+      'nothing says how it is encrypted',
     ],
     [
       'a mount of no volume',
