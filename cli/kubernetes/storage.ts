@@ -49,6 +49,7 @@ export async function installStorage(layout: Layout, cluster: ClusterState): Pro
     command: process.execPath,
     args: ['--no-warnings', program, '--config', configFile],
     logDirectory: join(directory, 'logs'),
+    readyTimeoutMs: 180_000,
     ready: () => existsSync(join(kubeletDirectory, 'plugins_registry', `${driver}-reg.sock`)) && isRegistered(cluster),
   });
   recordDaemon(directory, daemon);

@@ -21,7 +21,6 @@ export interface TestProviderOptions {
   readonly silent?: boolean;
   /** The machine ends by itself at once. */
   readonly dies?: boolean;
-  readonly failAttachment?: boolean;
   readonly deletionMs?: number;
   /** So many deletions fail before one succeeds. */
   readonly failingDeletions?: number;
@@ -84,7 +83,6 @@ export const createProvider: ProviderFactory = async (given) => {
     volumes: {
       addressOf: ({ slot }) => ({ driver: 'scsi', source: `0:${slot}` }),
       async attach({ directory }, { slot, device }) {
-        if (options.failAttachment) throw new SealpodError('HYPERVISOR', 'the attachment failed');
         writeFileSync(join(directory, `volume-${slot}`), device);
       },
       async detach({ directory }, { slot }) {

@@ -37,6 +37,13 @@ function noSuchMachine(thrown: unknown): boolean {
   return thrown.status === Status.notFound || /sandbox\b.*(not found|does not exist)/i.test(thrown.message);
 }
 
+/** Servers of Go say UNIMPLEMENTED to a service that they do not have, those of Rust and ours INVALID_ARGUMENT and its name. */
+function isUnknownService(thrown: unknown): boolean {
+  if (!(thrown instanceof TtrpcError)) return false;
+  const isNamed = thrown.status === Status.invalidArgument && thrown.message.includes(Volumes.typeName);
+  return thrown.status === Status.unimplemented || isNamed;
+}
+
 /** The machine of one pod, driven through the adaptor's `hypervisor.Hypervisor`. */
 export class PodMachine {
   readonly id: string;
@@ -90,7 +97,7 @@ export class PodMachine {
         createClient(Volumes, connection).attachVolume({ sandboxId: this.id, ...volume }, { timeoutMs }),
       );
     } catch (thrown) {
-      if (!(thrown instanceof TtrpcError) || thrown.status !== Status.unimplemented) throw thrown;
+      if (!isUnknownService(thrown)) throw thrown;
       throw new SealpodError('UNSUPPORTED', 'the adaptor of this node cannot attach volumes', {
         expected: 'the service sealpod.volumes.Volumes on its socket',
         fix: "run sealpod's adaptor, or the pod without persistent volumes",
