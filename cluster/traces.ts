@@ -27,8 +27,9 @@ export async function removeTraces(layout: ClusterLayout, state: ClusterState): 
   killShims(layout);
   // What was added to the cluster, and what containerd needed until its end.
   await Promise.all(state.daemons.filter(isRunning).map((daemon) => stopDaemon(daemon, 5000)));
-  unmountBelow(layout.directory);
+  // While they are mounted: what a kubelet holds block volumes by is known by that path alone.
   removeVolumeTraces(layout.directory);
+  unmountBelow(layout.directory);
   removeNetworkResults(layout);
   removeControlGroup(state.addresses.bridge);
   removeTables(state);

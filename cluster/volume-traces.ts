@@ -10,7 +10,10 @@ interface LoopDevice {
   readonly 'back-file': string | null;
 }
 
-/** Detaches loop devices whose files lie below `directory`, and removes what was left there for machines. */
+/**
+ * Detaches loop devices whose files lie below `directory`, those that are mounted as soon as they no longer are, and removes
+ * what was left for machines.
+ */
 export function removeVolumeTraces(directory: string): void {
   const list = execFileSync('losetup', ['--list', '--json', '--output', 'NAME,BACK-FILE'], { encoding: 'utf8' });
   const { loopdevices = [] } = (list.trim() === '' ? {} : JSON.parse(list)) as { loopdevices?: readonly LoopDevice[] };

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import { SealpodError } from '@sealpod/protocol/errors';
 
-const timeoutMs = 30_000;
+const defaultTimeoutMs = 30_000;
 const maxOutputBytes = 4 * 1024 * 1024;
 
 /**
@@ -13,9 +13,11 @@ export type RunCommand = (command: string, arguments_: readonly string[], option
 export interface RunOptions {
   /** Bytes for its standard input: the place for secrets, which arguments are not. */
   readonly input?: Uint8Array;
+  /** Milliseconds that it may take; default 30 000. */
+  readonly timeoutMs?: number;
 }
 
-export const runCommand: RunCommand = (command, arguments_, { input } = {}) =>
+export const runCommand: RunCommand = (command, arguments_, { input, timeoutMs = defaultTimeoutMs } = {}) =>
   new Promise((resolve, reject) => {
     const options = {
       timeout: timeoutMs,

@@ -55,9 +55,8 @@ it('attaches over the socket, keeps it over a restart of the adaptor, and takes 
   const answer = await withAdaptor(async (adaptor, client) => {
     await expect(client.attachVolume(request)).rejects.toMatchObject({ status: Status.notFound });
     await adaptor.create({
-      ...{ id: 's1', name: 'podvm-a', vcpus: 1, memoryMiB: 512 },
+      ...{ id: 's1', name: 'podvm-a', pod: { name: 'a', namespace: 'default', uid: 'u' }, vcpus: 1, memoryMiB: 512 },
       ...{ image: undefined, netnsPath: undefined, initdata: undefined },
-      pod: { namespace: 'default', name: 'a', uid: 'u-1' },
     });
     await expect(client.attachVolume(request)).rejects.toMatchObject({ status: Status.notFound });
     await adaptor.start('s1', AbortSignal.timeout(20_000));

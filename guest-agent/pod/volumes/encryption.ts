@@ -9,6 +9,8 @@ const maxHeaderBytes = 16 << 20;
 const ownHeaderBytes = 1 << 20;
 const metadataKiB = 16;
 const sectorBytes = 512;
+/** A disk may be slow, and so may be a processor without instructions for the cipher. */
+export const volumeCommandMs = 300_000;
 /** Random keys need no costly derivation; a pass phrase of a person would. */
 const minKeyBytes = 32;
 const derivation = ['--pbkdf', 'pbkdf2', '--pbkdf-force-iterations', '1000'];
@@ -106,7 +108,7 @@ async function makeHeader({ disk, key }: EncryptedVolume, header: string, run: R
       '-',
       disk,
     ],
-    { input: key },
+    { input: key, timeoutMs: volumeCommandMs },
   );
 }
 
@@ -130,7 +132,10 @@ async function openWith(
   const mode = readOnly ? ['--readonly'] : [];
   const options = ['--header', header, '--disable-external-tokens', '--key-file', '-', ...mode];
   try {
-    await run('cryptsetup', ['open', '--type', 'luks2', ...options, disk, name], { input: key });
+    await run('cryptsetup', ['open', '--type', 'luks2', ...options, disk, name], {
+      input: key,
+      timeoutMs: volumeCommandMs,
+    });
   } catch (cause) {
     if (!/No key available/i.test(String(cause))) throw cause;
     throw new SealpodError('VOLUME_KEY', 'the key does not open the volume', {

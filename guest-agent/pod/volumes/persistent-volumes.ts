@@ -5,7 +5,7 @@ import type { Device, Storage } from '@sealpod/protocol/gen/kata/agent_pb';
 import type { RunCommand } from '../command.ts';
 import { invalidArgument } from '../failures.ts';
 import { type DiskAddress, type DiskPaths, findDisk } from './disk.ts';
-import { closeEncryptedVolume, openEncryptedVolume, readStart } from './encryption.ts';
+import { closeEncryptedVolume, openEncryptedVolume, readStart, volumeCommandMs } from './encryption.ts';
 import { isEmpty } from './header.ts';
 
 /** Drivers of the agent protocol by which a disk is named. */
@@ -167,7 +167,9 @@ export class PersistentVolumes {
   }
 
   async #format(device: string): Promise<void> {
-    await this.#with.run('mke2fs', ['-q', '-F', '-t', fileSystemType, '-E', 'nodiscard', device]);
+    await this.#with.run('mke2fs', ['-q', '-F', '-t', fileSystemType, '-E', 'nodiscard', device], {
+      timeoutMs: volumeCommandMs,
+    });
   }
 }
 

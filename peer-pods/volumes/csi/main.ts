@@ -22,7 +22,7 @@ import { serveDriver } from './services.ts';
 
 const passMs = 500;
 const longestPauseMs = 10_000;
-const log = createLog('info');
+const log = createLog('info', 'volumes');
 
 async function readConfig(path: string | undefined) {
   if (path === undefined) throw new SealpodError('USAGE', 'usage: node peer-pods/volumes/csi/main.ts --config FILE');
