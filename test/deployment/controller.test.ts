@@ -187,6 +187,13 @@ describe.skipIf(obstacle !== undefined)(
     });
 
     it('a TrustService becomes a key broker, and leaves its volume alone when it goes', async () => {
+      // Nobody provides volumes here.
+      await plane.apply({
+        apiVersion: 'v1',
+        kind: 'PersistentVolume',
+        metadata: { name: 'kept' },
+        spec: { capacity: { storage: '1Gi' }, accessModes: ['ReadWriteOnce'], hostPath: { path: '/nowhere' } },
+      });
       await plane.apply(trustService({ referenceValues: true }));
       await eventually(async () =>
         expect(await told('trustservice', 'main', '-n', 'sealpod-system')).toBe('Ready Ready: the key broker answers'),
@@ -215,6 +222,7 @@ describe.skipIf(obstacle !== undefined)(
         await gone(what, '-n', 'sealpod-system');
       }
       await plane.ok('delete', 'pvc', 'main-key-broker', '-n', 'sealpod-system', '--timeout=60s');
+      await plane.ok('delete', 'pv', 'kept', '--timeout=60s');
     });
 
     it('a PodVmImage is placed on every node, told by node, and taken off again', async () => {
