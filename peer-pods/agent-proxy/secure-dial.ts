@@ -1,4 +1,5 @@
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { connect as connectTls, createSecureContext } from 'node:tls';
 import { type ChannelIdentity, channelTls, keyDigest } from '@sealpod/protocol/agent-channel';
 import { SealpodError } from '@sealpod/protocol/errors';
