@@ -120,11 +120,7 @@ describe.skipIf(obstacle !== undefined)(`generated policies on Kubernetes${skipp
         { apiVersion: 'v1', kind: 'Namespace', metadata: { name: pod.metadata.namespace } },
         { ...settings(name === 'configuration' ? 'slow' : 'fast'), metadata },
       );
-      await expect
-        .poll(async () => (await cluster.kubectl('get', 'serviceaccount', 'default', '-n', metadata.namespace)).code, {
-          timeout: 30_000,
-        })
-        .toBe(0);
+      await cluster.ok('wait', '--for=create', 'serviceaccount/default', '-n', metadata.namespace, '--timeout=60s');
       await cluster.apply(pod);
     }
   });

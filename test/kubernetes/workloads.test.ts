@@ -88,9 +88,7 @@ describe.skipIf(obstacle !== undefined)(`the life of containers on Kubernetes${s
       cluster.pod(lives()),
       job('succeeds', 'OnFailure', shell('test -e /state/tried && exit 0; touch /state/tried; exit 1')),
     );
-    await expect
-      .poll(async () => (await status('lives', 'grpc'))?.ready, { timeout: 240_000, interval: 1000 })
-      .toBe(true);
+    await cluster.waitFor('jsonpath={.status.containerStatuses[?(@.name=="grpc")].ready}=true', 'pod/lives');
   });
   afterAll(async () => {
     if (cluster.running)
