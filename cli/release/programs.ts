@@ -23,6 +23,7 @@ export const servicesImage = listOf(
   {
     webhook: 'peer-pods/webhook/main.ts',
     kbs: 'kbs/main.ts',
+    controller: 'peer-pods/controller/main.ts',
     'rego-worker': 'rego/worker.ts',
   },
   {

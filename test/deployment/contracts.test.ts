@@ -7,6 +7,7 @@ import type { JsonValue } from '@sealpod/protocol/json';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { parseControllerConfig } from '../../peer-pods/controller/config.ts';
 import { parseWebhookConfig } from '../../peer-pods/webhook/config.ts';
+import { parseNodeAgentConfig } from '../../runtimeclass/node-agent/config.ts';
 
 /* The configuration that manifests hand to the parts, as the parts themselves read it. */
 
@@ -43,6 +44,32 @@ it('the webhook reads its RuntimeClasses', () => {
       limits: { vcpus: 32, memoryMiB: 65_536 },
     });
   }
+});
+
+it('the node agent reads where everything is, and which machines to make', () => {
+  const { runtime } = standardValues;
+  const config = (changed: typeof runtime) => {
+    const objects = chartManifests({ ...standardValues, runtime: changed }, 'default');
+    return parseNodeAgentConfig(data(objects, 'sealpod-node-agent')['node-agent.json'] ?? '', 'node-agent.json');
+  };
+  expect(config(runtime)).toMatchObject({
+    hostRoot: '/host',
+    stateDirectory: '/var/lib/sealpod',
+    containerd: { restart: { systemd: 'containerd' } },
+    adaptor: { limits: { vcpus: 32, memoryMiB: 65_536, sandboxes: 10 }, provider: { name: 'qemu' } },
+    capacity: { resource: 'sealpod.io/vm', count: 10 },
+    // What the RuntimeClass selects nodes by.
+    nodeLabel: Object.keys(runtime.runtimeClass.nodeSelector)[0],
+    health: { address: '0.0.0.0', port: 9440 },
+  });
+  const digest = `sha256:${'a'.repeat(64)}`;
+  expect(config({ ...runtime, machines: { ...runtime.machines, podVmImage: digest } }).adaptor.provider).toEqual({
+    name: 'qemu',
+    imagesDirectory: '/var/lib/sealpod/pod-vm-images',
+    defaultImage: digest,
+  });
+  const provider = { name: 'module', path: '/opt/cloud.mjs' };
+  expect(config({ ...runtime, peer: { ...runtime.peer, provider } }).adaptor.provider).toEqual(provider);
 });
 
 it('the controller reads what the chart was given', () => {
