@@ -93,6 +93,8 @@ const daemonSet: Node = {
             image: runtime.images.node,
             imagePullPolicy: runtime.images.pullPolicy,
             command: [nodeProgram, '/opt/sealpod/lib/node-agent.mjs', '--config', '/etc/sealpod/node-agent.json'],
+            // What it says last is why it failed: conditions tell it.
+            terminationMessagePolicy: 'FallbackToLogsOnError',
             env: [{ name: 'NODE_NAME', valueFrom: { fieldRef: { fieldPath: 'spec.nodeName' } } }],
             ports: [{ name: 'health', containerPort: nodeAgent.healthPort }],
             startupProbe: { ...probe('/healthz', 'health'), failureThreshold: 30 },

@@ -31,7 +31,7 @@ interface Pod {
  * for the pod of Helm's hook, whose program it runs with the rights of its ServiceAccount.
  */
 export class TestControlPlane {
-  readonly folder = mkdtempSync(join(tmpdir(), 'sp-cp-'));
+  folder = '';
   readonly controllerLog: string[] = [];
   #plane: ControlPlane | undefined;
   #controller: ChildProcess | undefined;
@@ -39,6 +39,7 @@ export class TestControlPlane {
   #kubelet: Promise<void> = Promise.resolve();
 
   async start(): Promise<void> {
+    this.folder = mkdtempSync(join(tmpdir(), 'sp-cp-'));
     this.#plane = await startControlPlane(join(this.folder, 'c'), programs ?? '');
     // Every pod needs the ServiceAccount of its namespace.
     await vi.waitFor(() => this.ok('get', 'serviceaccount', 'default'), { timeout: 60_000, interval: 500 });
@@ -61,7 +62,7 @@ export class TestControlPlane {
     await this.stopController();
     await this.#kubelet;
     await this.#plane?.stop();
-    rmSync(this.folder, { recursive: true, force: true });
+    if (this.folder !== '') rmSync(this.folder, { recursive: true, force: true });
   }
 
   /** Runs a program of Kubernetes; never throws for an exit code. */
