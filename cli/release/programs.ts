@@ -21,6 +21,7 @@ export const nodeImage = listOf({
 /** The only place that says what is in the image of the cluster's services. */
 export const servicesImage = listOf(
   {
+    controller: 'peer-pods/controller/main.ts',
     webhook: 'peer-pods/webhook/main.ts',
     kbs: 'kbs/main.ts',
     controller: 'peer-pods/controller/main.ts',

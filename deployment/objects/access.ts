@@ -88,6 +88,8 @@ const nodeAgentAccess: readonly Node[] = [
   ...clusterAccess('sealpod-node-agent', nodeAgent, [
     rule('', ['nodes'], ['get', 'patch']),
     rule('', ['nodes/status'], ['patch']),
+    // What happens to a pod's machine is told on the pod, in its namespace.
+    rule('events.k8s.io', ['events'], ['create', 'patch']),
   ]),
   ...policy('sealpod-node-agent-own-node', {
     condition: textOf`request.userInfo.username == 'system:serviceaccount:${namespaces.nodes}:sealpod-node-agent'`,

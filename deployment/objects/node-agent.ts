@@ -103,7 +103,7 @@ const daemonSet: Node = {
             resources: nodeAgent.resources,
             securityContext: { privileged: true, runAsUser: 0 },
             volumeMounts: [
-              { name: 'host', mountPath: '/host', mountPropagation: 'Bidirectional' },
+              { name: 'host', mountPath: '/host' },
               { name: 'configuration', mountPath: '/etc/sealpod', readOnly: true },
             ],
           },

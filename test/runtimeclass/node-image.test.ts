@@ -63,7 +63,7 @@ describe.skipIf(obstacle !== undefined)(`the node's image${obstacle ? ` (skipped
     const { runtime } = containerd.cri;
     const namespaceOptions = { network: NamespaceMode.NODE, pid: NamespaceMode.NODE, ipc: NamespaceMode.POD };
     const securityContext = { privileged: true, namespaceOptions };
-    const config = containerd.pod(name, { linux: { securityContext } });
+    const config = containerd.pod(name, { hostname: '', linux: { securityContext } });
     const { podSandboxId } = await runtime.runPodSandbox({ config }, { timeoutMs: 60_000 });
     const { containerId } = await runtime.createContainer({
       podSandboxId,

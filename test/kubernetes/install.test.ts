@@ -1,0 +1,129 @@
+import { execFile } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { agentPolicy, podInitdata } from '@sealpod/cli/pod';
+import { findProcesses } from '@sealpod/processes';
+import { encodeInitdataAnnotation } from '@sealpod/protocol/initdata';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { root } from '../e2e/environment.ts';
+import { clusterObstacle, nodeObstacle } from './access.ts';
+import { TestCluster } from './test-cluster.ts';
+
+const obstacle = clusterObstacle() ?? nodeObstacle();
+const placed = ['/opt/sealpod', '/etc/sealpod', '/var/lib/sealpod/log', '/run/sealpod/services.json'];
+const taken = placed.filter((path) => existsSync(path));
+const reason = obstacle ?? (taken.length === 0 ? undefined : `${taken.join(', ')} is there: something is installed`);
+const minutes = 60_000;
+
+/** The release, from its images, on a whole cluster: what the node agent places is on this machine's own root. */
+describe.skipIf(reason !== undefined)(`installation${reason === undefined ? '' : ` (skipped: ${reason})`}`, () => {
+  const cluster = new TestCluster();
+  const name = 'sealed';
+  let before: string[];
+
+  /** Runs a verb of the command line with the cluster's programs on the PATH. */
+  const sealpod = async (...args: readonly string[]): Promise<string> => {
+    const { programs, kubeconfig } = cluster.cluster;
+    const PATH = `${programs}:${process.env['PATH'] ?? ''}`;
+    const env = { ...cluster.environment, PATH, KUBECONFIG: kubeconfig };
+    const options = { env, cwd: root, timeout: 40 * minutes, maxBuffer: 64 << 20 };
+    return (await promisify(execFile)(join(root, 'cli/bin/sealpod'), args, options)).stdout;
+  };
+  const release = () => [
+    ...['--values', join(cluster.directory, 'values.json')],
+    ...['--images', `${cluster.cluster.registry}/release`, '--plain-http'],
+    ...['--set', 'controller.replicas=1', '--set', 'runtime.webhook.replicas=1'],
+  ];
+  const machines = () => findProcesses({ executable: 'qemu-system-x86_64', marker: '/run/sealpod/pods/' });
+  /** What an installation may leave: files, mounts, processes, the node's own words, resource definitions. */
+  const traces = async (): Promise<string[]> => {
+    const node = JSON.parse(await cluster.ok('get', 'node', '-o', 'json')) as {
+      items: { metadata: { labels: Record<string, string> }; status: { capacity: Record<string, string> } }[];
+    };
+    const [{ metadata, status } = { metadata: { labels: {} }, status: { capacity: {} } }] = node.items;
+    const mounts = readFileSync('/proc/self/mounts', 'utf8').split('\n');
+    return [
+      ...placed.filter((path) => existsSync(path)),
+      ...mounts.filter((line) => line.includes('sealpod') && !line.includes(cluster.home)),
+      ...machines().map(({ pid }) => `machine ${pid}`),
+      ...Object.keys(metadata.labels).filter((label) => label.startsWith('sealpod.io/')),
+      ...Object.keys(status.capacity).filter((resource) => resource.startsWith('sealpod.io/')),
+      ...(await cluster.ok('get', 'crd,runtimeclass,ns', '-o', 'name'))
+        .split('\n')
+        .filter((line) => /sealpod/.test(line)),
+      readFileSync(cluster.cluster.containerdConfiguration, 'utf8'),
+    ];
+  };
+  const restarts = async (): Promise<unknown> => {
+    const pod = await cluster.get('pod', name);
+    const { containerStatuses } = pod['status'] as {
+      containerStatuses: { restartCount: number; containerID: string }[];
+    };
+    return [containerStatuses[0]?.restartCount, containerStatuses[0]?.containerID, machines()[0]?.pid];
+  };
+
+  beforeAll(async () => {
+    const up = await cluster.up();
+    expect(up.code, up.stderr).toBe(0);
+    await cluster.useImage();
+    before = await traces();
+    await sealpod('release', 'images', '--push', `${cluster.cluster.registry}/release`, '--plain-http');
+  }, 60 * minutes);
+  afterAll(async () => {
+    try {
+      expect((await cluster.sealpod('cluster', 'down')).code).toBe(0);
+      expect(placed.filter((path) => existsSync(path))).toEqual([]);
+    } finally {
+      await cluster.remove();
+    }
+  }, 10 * minutes);
+
+  it('installs, and a pod runs in a machine of its own', { timeout: 30 * minutes }, async () => {
+    await sealpod('install', ...release());
+    expect(await sealpod('doctor', '--cluster')).not.toContain('WRONG');
+    const command = ['/bin/sh', '-c', 'echo begun; exec sleep 100000'];
+    const [repository = '', digest = ''] = cluster.image.split('@');
+    const initdata = podInitdata({
+      kbsUrl: 'https://192.0.2.1:8080',
+      kbsCertificatePem: readFileSync(join(cluster.directory, 'pki/ca.crt'), 'utf8'),
+      plainHttpRegistries: [cluster.cluster.registry],
+      imageRepository: repository,
+      imageDigests: [digest],
+      agentPolicy: agentPolicy({ containers: [{ image: cluster.image, args: command }], allowExec: true }),
+    });
+    const annotations = { 'io.katacontainers.config.hypervisor.cc_init_data': encodeInitdataAnnotation(initdata) };
+    await cluster.apply({
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name, annotations },
+      spec: {
+        runtimeClassName: 'sealpod',
+        terminationGracePeriodSeconds: 2,
+        containers: [{ name: 'main', image: cluster.image, command }],
+      },
+    });
+    await cluster.waitFor('condition=Ready', `pod/${name}`);
+    expect(await cluster.ok('logs', name)).toBe('begun\n');
+    expect(machines()).toHaveLength(1);
+  });
+
+  it('loses no pod with its node agent, nor by an upgrade', { timeout: 30 * minutes }, async () => {
+    const running = await restarts();
+    const agent = ['pod', '--namespace', 'sealpod-nodes', '-l', 'app.kubernetes.io/component=node-agent'];
+    await cluster.ok('delete', '--wait', ...agent);
+    await cluster.waitFor('condition=Ready', ...agent);
+    expect(await restarts()).toEqual(running);
+    const changed = [...release(), '--set', 'runtime.machines.perNode=7'];
+    expect(await sealpod('upgrade', 'check', ...changed)).toMatch(/DaemonSet sealpod-nodes\/sealpod-node-agent/);
+    await sealpod('upgrade', 'apply', ...changed);
+    expect(await restarts()).toEqual(running);
+    expect(await cluster.ok('exec', name, '--', 'echo', 'still here')).toBe('still here\n');
+  });
+
+  it('uninstalls without residue', { timeout: 30 * minutes }, async () => {
+    await cluster.ok('delete', 'pod', name, '--wait');
+    await sealpod('uninstall', '--purge');
+    await expect.poll(traces, { timeout: 2 * minutes, interval: 1000 }).toEqual(before);
+  });
+});
