@@ -24,7 +24,7 @@ export interface QemuProviderOptions {
   readonly owner?: Owner;
   readonly firmware?: string;
   readonly accelerator?: Accelerator;
-  /** See `Provider.agentTransport`; default `tls`. */
+  /** See `Provider.agentTransport`; default `plain`. */
   readonly agentTransport?: 'tls' | 'plain';
 }
 
@@ -113,7 +113,7 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
 
   return {
     name: 'qemu',
-    agentTransport: options.agentTransport ?? 'tls',
+    agentTransport: options.agentTransport ?? 'plain',
     createInstance: async (request) => {
       checkShape(request);
       const directory = machineDirectory(request);
