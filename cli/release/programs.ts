@@ -24,7 +24,6 @@ export const servicesImage = listOf(
     controller: 'peer-pods/controller/main.ts',
     webhook: 'peer-pods/webhook/main.ts',
     kbs: 'kbs/main.ts',
-    controller: 'peer-pods/controller/main.ts',
     'rego-worker': 'rego/worker.ts',
   },
   {
