@@ -6,16 +6,17 @@ import type { Log } from './console-log.ts';
 /** First byte of a TLS record that begins a handshake. A frame of ttrpc, of at most 4 MiB, begins with 0. */
 const tlsHandshake = 0x16;
 const handshakeMs = 30_000;
-const unprotected = 'without TLS';
 
 /**
- * Decides who may use the agent API: whoever comes first. From then on it is that key and no other, or, where the first
- * one came without TLS (an adaptor of upstream's), everybody without TLS, who cannot be told apart.
+ * Decides who may use the agent API. The first byte that ever comes decides whether it is served with TLS, from then on and
+ * for good: what is left over from a handshake that was broken off must not pass for a peer without. With TLS, the first
+ * peer is the only one; without (an adaptor of upstream's), peers cannot be told apart.
  */
 export class AgentChannel {
   readonly #identity: ChannelIdentity;
   readonly #serve: (stream: Duplex) => void;
   readonly #log: Log;
+  #transport: 'tls' | 'plain' | undefined;
   #pinned: string | undefined;
 
   constructor(identity: ChannelIdentity, serve: (stream: Duplex) => void, log: Log) {
@@ -26,10 +27,14 @@ export class AgentChannel {
 
   /** Takes a stream of the host's, whose first byte is known already. */
   accept(stream: Duplex, firstByte: number): void {
-    if (firstByte === tlsHandshake) this.#handshake(stream);
-    else if (this.#admits(unprotected)) this.#serve(stream);
-    // What comes is thrown away until the host goes: a stream of rejects would fill the console.
-    else stream.resume();
+    const transport = firstByte === tlsHandshake ? 'tls' : 'plain';
+    this.#transport ??= transport;
+    if (transport !== this.#transport) {
+      this.#log('error', 'the agent channel is for another peer', { expected: this.#transport, actual: transport });
+      // What comes is thrown away until the host goes: a stream of rejects would fill the console.
+      stream.resume();
+    } else if (transport === 'tls') this.#handshake(stream);
+    else this.#serve(stream);
   }
 
   #handshake(stream: Duplex): void {

@@ -26,8 +26,11 @@ export interface GuestChannelOptions {
 }
 
 const retryMs = 50;
-/** How long a guest that talked before has for a handshake, and one that may still have to boot. */
-const dialMs = { again: 5000, first: 60_000 };
+/**
+ * How long a guest that talked before has for a handshake, and one that may still have to boot: what is sent to it waits in
+ * its serial port, so a second attempt would find the first before it.
+ */
+const dialMs = { again: 5000, first: 3_600_000 };
 
 const dialPlain = (socketPath: string): Promise<TtrpcConnection> =>
   TtrpcConnection.connect(socketPath, { timeoutMs: 1000 });

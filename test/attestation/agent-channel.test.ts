@@ -1,5 +1,5 @@
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type Server, type Socket } from 'node:net';
+import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type ChannelIdentity, createChannelIdentity } from '@sealpod/protocol/agent-channel';
@@ -180,6 +180,17 @@ describe.skipIf(missing !== undefined)(`the agent channel${missing ? ` (skipped:
     await expect(createClient(Health, plain).check({}, { timeoutMs: 300 })).rejects.toMatchObject({ status: 4 });
     expect(log.filter((message) => message === 'the agent channel is for another peer').length).toBeGreaterThan(1);
     expect(await check(proxy)).toBe(1);
+  });
+
+  it('is not lost to what is left of a handshake that was broken off while the guest booted', async () => {
+    const { path } = await boot(machine(0));
+    for (const bytes of ['16030100050100', '00000005000000010100', 'ffee']) {
+      const remains = connect(path);
+      await new Promise<void>((resolve) => remains.write(Buffer.from(bytes, 'hex'), () => resolve()));
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      remains.destroy();
+    }
+    expect(await check(proxyTo(path, new SecureDial(adaptorKey)))).toBe(1);
   });
 
   it('without TLS from the first on stays without', async () => {
