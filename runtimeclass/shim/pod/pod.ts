@@ -260,9 +260,9 @@ export class Pod {
     await this.stop(`the guest is gone: ${reason}`);
   }
 
-  /** True when nothing is left that containerd may ask for, and nothing is being made. */
+  /** True when nothing is left that containerd may ask for, and nothing is being made that will still be wanted. */
   get idle(): boolean {
-    return this.containers.size === 0 && this.#creating === 0;
+    return this.containers.size === 0 && (this.#creating === 0 || this.#stopping !== undefined);
   }
 
   #announceExit(task: GuestProcess): void {
