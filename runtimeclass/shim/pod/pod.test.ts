@@ -87,33 +87,6 @@ afterEach(() => {
 const log: Logger = { info: () => undefined, debug: () => undefined, close: () => undefined };
 const nothing = Buffer.alloc(0);
 
-test('a sandbox whose machine still boots is not idle, so its shim does not end for being unused', async () => {
-  const hypervisorSocket = join(root, 'hypervisor.sock');
-  const toAdaptor: Call[] = [];
-  servers.push(
-    await recorder(hypervisorSocket, toAdaptor, {
-      'hypervisor.Hypervisor/CreateVM': text(1, join(root, 'agent.ttrpc')),
-      'hypervisor.Hypervisor/StopVM': nothing,
-    }),
-  );
-  const configuration = join(root, 'shim.json');
-  writeFileSync(configuration, JSON.stringify({ hypervisorSocket }));
-  writeFileSync(
-    join(root, 'config.json'),
-    JSON.stringify({ annotations: { 'io.kubernetes.cri.container-type': 'sandbox' }, linux: {} }),
-  );
-  const socketPath = join(root, 'shim.sock');
-  const pod = new Pod({ socketPath, publisher: new EventPublisher('', 'k8s.io', log), log });
-  expect(pod.idle).toBe(true);
-  const streams = { stdin: '', stdout: '', stderr: '', terminal: false };
-  // Its machine never starts.
-  void pod.create('sandbox1', root, streams, configuration).catch(() => undefined);
-  await expect.poll(() => toAdaptor.at(-1)?.method).toBe('hypervisor.Hypervisor/StartVM');
-  expect(pod.idle).toBe(false);
-  await pod.stop('test');
-  expect(pod.idle).toBe(true);
-});
-
 test('the calls of a sandbox, in order, byte for byte', async () => {
   const agentSocket = join(root, 'agent.ttrpc');
   const hypervisorSocket = join(root, 'hypervisor.sock');
