@@ -48,6 +48,7 @@ test('S-22: what each ServiceAccount may do', () => {
       "sealpod-nodes/sealpod-node-agent": [
         "*: get patch nodes",
         "*: patch nodes/status",
+        "*: create patch events.events.k8s.io",
       ],
       "sealpod-system/sealpod-controller": [
         "*: get list watch patch sealpodruntimes.sealpod.io podvmimages.sealpod.io",
