@@ -604,8 +604,8 @@ unknown_devices := {problem(sprintf("devices[%s]", [path]), block_volumes, path)
 }
 
 # What has no path at all.
-unreadable_devices := {problem("devices", "devices with a path each", given) |
-	some given in [input.devices, input.OCI.Linux.Devices]
+unreadable_devices := {problem(name, "devices with a path each", given) |
+	some name, given in {"devices": input.devices, "OCI.Linux.Devices": input.OCI.Linux.Devices}
 	paths := array.concat(
 		[device.container_path | some device in given; is_string(device.container_path)],
 		[device.Path | some device in given; is_string(device.Path)],
