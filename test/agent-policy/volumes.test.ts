@@ -223,7 +223,7 @@ describe('claims of persistent volumes', () => {
     [
       'a node the pod does not name',
       (asked) => asked.OCI.Linux.Devices.push({ ...asked.OCI.Linux.Devices[0], Path: '/dev/mem' }),
-      /devices\[\/dev\/mem\]/,
+      /OCI\.Linux\.Devices\[\/dev\/mem\]/,
     ],
     [
       'a character device',

@@ -598,8 +598,12 @@ device_problems := (unknown_devices | missing_devices) | (wrong_devices | unread
 
 block_volumes := {path | some path, volume in wanted.volumes; volume.kind == "block"}
 
-unknown_devices := {problem(sprintf("devices[%s]", [path]), block_volumes, path) |
-	some path in array.concat([device.container_path | some device in input.devices], [device.Path | some device in input.OCI.Linux.Devices])
+unknown_devices := {problem(sprintf("%s[%s]", [name, path]), block_volumes, path) |
+	some name, paths in {
+		"devices": [device.container_path | some device in input.devices],
+		"OCI.Linux.Devices": [device.Path | some device in input.OCI.Linux.Devices],
+	}
+	some path in paths
 	not path in block_volumes
 }
 
