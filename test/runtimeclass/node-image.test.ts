@@ -163,7 +163,8 @@ describe.skipIf(obstacle !== undefined)(`the node's image${obstacle ? ` (skipped
     before = traces();
   }, 1_200_000);
 
-  afterAll(() => {
+  afterAll(async () => {
+    await containerd?.removePods().catch((error: unknown) => console.error('pods are left:', error));
     for (const { pid } of [...machines(), ...processes()]) process.kill(pid, 'SIGKILL');
     containerd?.stop();
     registry?.stop();
