@@ -1,4 +1,13 @@
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pushImage } from '@sealpod/cli/image';
@@ -104,6 +113,8 @@ describe.skipIf(obstacle !== undefined)(`the node's image${obstacle ? ` (skipped
   };
 
   beforeAll(async () => {
+    // The unprivileged user of the machines runs programs below it.
+    chmodSync(work, 0o755);
     const guestAgent = join(work, 'guest-agent');
     await bundleGuestAgent(guestAgent);
     const podVmDirectory = join(work, 'pod-vm');
@@ -152,7 +163,8 @@ describe.skipIf(obstacle !== undefined)(`the node's image${obstacle ? ` (skipped
     before = traces();
   }, 1_200_000);
 
-  afterAll(() => {
+  afterAll(async () => {
+    await containerd?.removePods().catch((error: unknown) => console.error('pods are left:', error));
     for (const { pid } of [...machines(), ...processes()]) process.kill(pid, 'SIGKILL');
     containerd?.stop();
     registry?.stop();
