@@ -1,6 +1,5 @@
-import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Instance } from '@sealpod/peer-pods/provider';
 
@@ -16,27 +15,52 @@ export interface MachineReport {
   readonly node: string;
 }
 
+/** A connection to a machine's agent. It is kept: a guest takes a moment to see that its host has connected anew. */
+interface Channel {
+  readonly socket: Socket;
+  /** The request before, which is answered first. */
+  last: Promise<unknown>;
+}
+const channels = new Map<string, Channel>();
+
 /**
  * Asks the stand-in agent over the agent channel and waits until it answers. The channel has no notion of a listening
- * guest: what is written before the agent reads stays in the port.
+ * guest: what is written before the agent reads stays in the port. Requests to one machine are asked one after the other.
  */
-export async function ask(instance: Instance, request: object, timeoutMs = 120_000): Promise<unknown> {
-  const socket = connect(instance.agentSocketPath);
+export function ask(instance: Instance, request: object, timeoutMs = 120_000): Promise<unknown> {
+  const path = instance.agentSocketPath;
+  const channel = channels.get(path) ?? { socket: connect(path), last: Promise.resolve() };
+  if (!channels.has(path)) {
+    channels.set(path, channel);
+    channel.socket.on('error', () => undefined).once('close', () => channels.delete(path));
+  }
+  const answered = channel.last.then(() => exchange(instance, channel.socket, request, timeoutMs));
+  channel.last = answered.catch(() => undefined);
+  return answered;
+}
+
+async function exchange(instance: Instance, socket: Socket, request: object, timeoutMs: number): Promise<unknown> {
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  let received = '';
+  const onData = (chunk: Buffer): void => {
+    received += String(chunk);
+    if (received.includes('\n')) resolve(received);
+  };
+  const onClose = (): void => reject(new Error('the machine closed the channel'));
+  const timer = setTimeout(() => reject(new Error('the agent did not answer in time')), timeoutMs);
+  socket.on('data', onData).once('close', onClose);
   try {
-    await once(socket, 'connect');
-    socket.setTimeout(timeoutMs, () => socket.destroy(new Error('the agent did not answer in time')));
+    if (socket.destroyed) throw new Error('the machine closed the channel');
     socket.write(`${JSON.stringify(request)}\n`);
-    let received = '';
-    for await (const chunk of socket) {
-      received += String(chunk);
-      if (!received.includes('\n')) continue;
-      const answer: { result?: unknown; failure?: string } = JSON.parse(received);
-      if (answer.failure !== undefined) throw new Error(answer.failure);
-      return answer.result;
-    }
-    throw new Error(`the machine closed the channel: ${await consoleOf(instance)}`);
+    const answer: { result?: unknown; failure?: string } = JSON.parse(await promise);
+    if (answer.failure !== undefined) throw new Error(answer.failure);
+    return answer.result;
+  } catch (cause) {
+    if (!socket.destroyed) throw cause;
+    throw new Error(`the machine closed the channel: ${await consoleOf(instance)}`, { cause });
   } finally {
-    socket.destroy();
+    clearTimeout(timer);
+    socket.off('data', onData).off('close', onClose);
   }
 }
 
