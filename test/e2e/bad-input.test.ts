@@ -106,7 +106,7 @@ const somewhere: readonly Case[] = [
   refused(/there is no pod absent/, 'remove', 'absent'),
   refused(/there is no pod absent/, 'logs', 'absent'),
   refused(/there is no pod absent/, 'exec', 'absent', '--', 'true'),
-  wrongUse(/give either a correlation id or --last/, 'explain'),
+  wrongUse(/give either a correlation id, a pod or --last/, 'explain'),
   refused(/error [A-Z_]+: /, 'explain', 'nonsense'),
   refused(/no guest has asked/, 'explain', '--last'),
 ];
