@@ -82,6 +82,8 @@ describe.skipIf(reason !== undefined)(`installation${reason === undefined ? '' :
   it('installs, and a pod runs in a machine of its own', { timeout: 30 * minutes }, async () => {
     await sealpod('install', ...release());
     expect(await sealpod('doctor', '--cluster')).not.toContain('WRONG');
+    const { metadata } = (await cluster.get('namespace', 'sealpod-system')) as { metadata: { labels: object } };
+    expect(metadata.labels).toMatchObject({ 'pod-security.kubernetes.io/enforce': 'restricted' });
     const command = ['/bin/sh', '-c', 'echo begun; exec sleep 100000'];
     const [repository = '', digest = ''] = cluster.image.split('@');
     const initdata = podInitdata({
