@@ -1,16 +1,14 @@
 import { spawnSync } from 'node:child_process';
-import { createHash, randomBytes, randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buildImage, type ImageEntry, pushImage } from '@sealpod/cli/image';
-import { podInitdata } from '@sealpod/cli/pod';
 import { NamespaceMode } from '@sealpod/protocol/gen/cri/runtime_v1_pb';
-import { encodeInitdataAnnotation } from '@sealpod/protocol/initdata';
 import { volumeKeysAnnotation } from '@sealpod/protocol/volume-keys';
 import { parseReference } from '@sealpod/registry';
 import { type CriClient, connectCri } from '@sealpod/runtimeclass/cri';
-import { type Container, generatePolicy } from '@sealpod/workload';
+import { type Container, generatePolicy, initdataAnnotation, workloadInitdata } from '@sealpod/workload';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { directVolumeName, directVolumesFolder } from '../../runtimeclass/shim/volumes/direct-volume.ts';
 import { diskHolds, LoopDevices, type LoopDisk, loopObstacle } from '../loop-devices.ts';
@@ -72,7 +70,6 @@ async function boot(
     })),
   };
   const metadata = { name, annotations: { [volumeKeysAnnotation]: JSON.stringify(keys) } };
-  const [repository = '', digest = ''] = image.split('@');
   const { policy } = await generatePolicy(
     { kind: 'Pod', metadata },
     { metadata, spec },
@@ -88,15 +85,16 @@ async function boot(
     { namespace: 'default' },
   );
   const state = environment.state();
-  const initdata = podInitdata({
-    kbsUrl: String(state['kbsUrl']),
-    kbsCertificatePem: readFileSync(String(state['kbsCertificateFile']), 'utf8'),
-    plainHttpRegistries: [repository.split('/')[0] ?? ''],
-    imageRepository: repository,
-    imageDigests: [digest],
+  const initdata = workloadInitdata({
+    kbs: {
+      url: String(state['kbsUrl']),
+      certificatePem: readFileSync(String(state['kbsCertificateFile']), 'utf8'),
+    },
+    plainHttpRegistries: [image.split('/')[0] ?? ''],
+    images: [image],
     agentPolicy: policy,
   });
-  await environment.json('refvalue', 'put', 'tpm_initdata', createHash('sha256').update(initdata).digest('hex'));
+  await environment.json('refvalue', 'put', 'tpm_initdata', initdata.digest);
   const logDirectory = join(work, 'logs', uid);
   mkdirSync(logDirectory, { recursive: true });
   const config = {
@@ -105,7 +103,7 @@ async function boot(
     logDirectory,
     dnsConfig: { servers: [String(state['address'])] },
     annotations: {
-      'io.katacontainers.config.hypervisor.cc_init_data': encodeInitdataAnnotation(initdata),
+      [initdataAnnotation]: initdata.annotation,
       [volumeKeysAnnotation]: JSON.stringify(told),
     },
     linux: { securityContext: { namespaceOptions } },
