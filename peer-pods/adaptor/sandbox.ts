@@ -1,13 +1,8 @@
 import { createHash } from 'node:crypto';
 import { lstat, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { ChannelIdentity } from '@sealpod/protocol/agent-channel';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
-import { toTtrpcError } from '@sealpod/protocol/ttrpc';
-import { AgentProxy } from '../agent-proxy/agent-proxy.ts';
-import type { GuestChannel } from '../agent-proxy/guest-channel.ts';
-import { SecureDial } from '../agent-proxy/secure-dial.ts';
 import { inspectPodNetwork, type PodNetwork } from '../network/inspect.ts';
 import { connectLocalhost } from '../network/localhost.ts';
 import { checkNamespace, namespaceExists } from '../network/namespace.ts';
@@ -21,20 +16,16 @@ import type {
   Provider,
 } from '../providers/provider.ts';
 import { SandboxVolumes } from '../volumes/sandbox-volumes.ts';
+import { type AgentConnection, openAgentConnection } from './agent-connection.ts';
 import { undoSandbox } from './cleanup.ts';
-import { configureGuestNetwork, endOf, waitForAgent } from './guest.ts';
-import { proveGuest } from './guest-proof.ts';
+import { configureGuestNetwork, waitForAgent } from './guest.ts';
 import type { Journal, Phase, SandboxSpec } from './journal.ts';
 import type { Log } from './log.ts';
+import { MachineWatch } from './machine-watch.ts';
 import { markOwned } from './ownership.ts';
 import type { StartRecords, StartTeller } from './status/start-records.ts';
 
 const initdataFile = 'initdata.toml';
-/** How long a machine whose agent channel was lost is watched for its end, and how often it is looked for. */
-const lossWatchMs = 3000;
-const lookMs = 100;
-/** How much of the console the reason of an end quotes. */
-const quotedCharacters = 400;
 
 export interface SandboxDependencies {
   readonly journal: Journal;
@@ -54,17 +45,16 @@ export class Sandbox {
   readonly volumes: SandboxVolumes;
   readonly #dependencies: SandboxDependencies;
   readonly #stopRequested = new AbortController();
-  #proxy: AgentProxy | undefined;
-  #secure: SecureDial | undefined;
+  readonly #watch: MachineWatch;
+  #connection: AgentConnection | undefined;
   #starting: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
-  /** What became of a machine that ended while its pod ran. */
-  #ended: SealpodError | undefined;
   #forsakenSince: number | undefined;
 
   constructor(spec: SandboxSpec, dependencies: SandboxDependencies) {
     this.spec = spec;
     this.#dependencies = dependencies;
+    this.#watch = new MachineWatch(this.#reference, dependencies);
     this.volumes = new SandboxVolumes(this.#reference, dependencies);
   }
 
@@ -117,40 +107,24 @@ export class Sandbox {
     const instance = await this.#dependencies.provider.findInstance(this.#reference);
     if (!instance) return false;
     this.#told.runsAs(instance);
-    this.#proxy = this.#openProxy(instance, true);
-    await this.#proxy.listen(this.agentSocketPath);
+    await this.#connect(instance, true).proxy.listen(this.agentSocketPath);
     this.#starting = Promise.resolve();
     return true;
   }
 
   /** Lets go of the VM without ending it. */
   async release(): Promise<void> {
-    await this.#proxy?.close();
+    await this.#connection?.proxy.close();
   }
 
-  /**
-   * Looks whether the machine of a running pod is still there. Where it has ended, whoever uses its agent is told so at
-   * once; the rest is left to the stop that follows. Throws what the provider throws.
-   */
-  async checkMachine(): Promise<void> {
-    const { journal, provider, log } = this.#dependencies;
-    const running = (): boolean => journal.records.get(this.spec.id)?.phase === 'running' && this.#ended === undefined;
-    if (!running() || (await provider.findInstance(this.#reference)) !== undefined) return;
-    const { id, name } = this.spec;
-    const consoleLogPath = journal.records.get(id)?.instance?.consoleLogPath;
-    const console = consoleLogPath === undefined ? '' : (await endOf(consoleLogPath)).slice(-quotedCharacters);
-    if (!running()) return;
-    this.#ended = new SealpodError(
-      'VM_ENDED',
-      `the pod VM ${name} has ended${console && `; its console ends with: ${console}`}`,
-    );
-    log.error({ sandbox: id, code: this.#ended.code }, this.#ended.message);
-    this.#proxy?.guest.end(toTtrpcError(this.#ended));
+  /** Looks whether the machine of a running pod is still there. Throws what the provider throws. */
+  checkMachine(): Promise<void> {
+    return this.#watch.look(this.#connection?.proxy);
   }
 
   /** Why the machine has ended; absent while it has not. */
   get ended(): string | undefined {
-    return this.#ended?.message;
+    return this.#watch.ended;
   }
 
   /**
@@ -160,57 +134,25 @@ export class Sandbox {
   forsakenMs(): number {
     const { netnsPath, id } = this.spec;
     const phase = this.#dependencies.journal.records.get(id)?.phase;
-    const busy = (phase !== 'created' && phase !== 'running') || (this.#proxy?.unusedMs ?? 1) === 0;
-    const lost = this.#ended !== undefined || (netnsPath !== undefined && !namespaceExists(netnsPath));
+    const busy = (phase !== 'created' && phase !== 'running') || (this.#connection?.proxy.unusedMs ?? 1) === 0;
+    const lost = this.ended !== undefined || (netnsPath !== undefined && !namespaceExists(netnsPath));
     if (busy || !lost) {
       this.#forsakenSince = undefined;
       return 0;
     }
     this.#forsakenSince ??= performance.now();
-    return Math.min(performance.now() - this.#forsakenSince, this.#proxy?.unusedMs ?? Number.POSITIVE_INFINITY);
+    return Math.min(
+      performance.now() - this.#forsakenSince,
+      this.#connection?.proxy.unusedMs ?? Number.POSITIVE_INFINITY,
+    );
   }
 
-  #openProxy(instance: Instance, resumed: boolean): AgentProxy {
-    const { provider, channelKey, journal } = this.#dependencies;
-    const options = { socketPath: instance.agentSocketPath, resumed, onLost: () => void this.#watchLoss() };
-    const guestKey = journal.records.get(this.spec.id)?.guestKey;
-    // A machine stays with what it began with, whatever this release or its configuration would choose.
-    const plain = resumed ? guestKey === undefined : provider.agentTransport !== 'tls';
-    if (plain) return new AgentProxy(options);
-    const secure = new SecureDial(channelKey, guestKey);
-    this.#secure = secure;
-    return new AgentProxy({ ...options, dial: (path, timeoutMs) => secure.connect(path, timeoutMs) });
-  }
-
-  /** Nothing of the guest is served before its key on the channel is proved, and pinned for the adaptors to come. */
-  async #proveGuest({ endorsementCertificate }: Instance, guest: GuestChannel, signal: AbortSignal): Promise<void> {
-    if (this.#secure === undefined) return;
-    const sha256 = this.#secure.guestKey;
-    if (sha256 === undefined || endorsementCertificate === undefined) {
-      throw new SealpodError('EV_AK_UNTRUSTED', 'the provider does not know the TPM of this machine', {
-        fix: 'set agentTransport to plain for machines without a TPM of their own',
-      });
-    }
-    const begun = performance.now();
-    await proveGuest(guest, endorsementCertificate, sha256, signal);
-    const { id } = this.spec;
-    await this.#dependencies.journal.append({ type: 'guest key', sandboxId: id, sha256 });
-    const ms = Math.round(performance.now() - begun);
-    this.#dependencies.log.info({ sandbox: id, guestKey: sha256, ms }, 'the guest proved its key');
-  }
-
-  /** A machine that ends takes its agent channel with it, a moment before it is gone. */
-  async #watchLoss(): Promise<void> {
-    const deadline = performance.now() + lossWatchMs;
-    try {
-      while (performance.now() < deadline && this.#ended === undefined) {
-        await this.checkMachine();
-        if (this.#proxy?.guest.connected) return;
-        await sleep(lookMs);
-      }
-    } catch (error) {
-      this.#dependencies.log.warn({ sandbox: this.spec.id, reason: String(error) }, 'cannot look for the machine');
-    }
+  #connect(instance: Instance, resumed: boolean): AgentConnection {
+    const connection = openAgentConnection(this.spec.id, instance, resumed, this.#dependencies, () => {
+      void this.#watch.channelLost(connection.proxy);
+    });
+    this.#connection = connection;
+    return connection;
   }
 
   get #told(): StartTeller {
@@ -236,12 +178,11 @@ export class Sandbox {
       signal.throwIfAborted();
       const instance = await told.during('creating-vm', undefined, () => this.#createInstance(network, signal));
       told.runsAs(instance);
-      const proxy = this.#openProxy(instance, false);
-      this.#proxy = proxy;
+      const { proxy, prove } = this.#connect(instance, false);
       const { guest } = proxy;
       const { provider } = this.#dependencies;
       await told.during('booting', undefined, () => waitForAgent(guest, instance, provider, signal));
-      const proved = this.#proveGuest(instance, guest, signal);
+      const proved = prove(signal);
       // Heard below; a network that fails first must not leave it unheard.
       proved.catch(() => undefined);
       if (podNetwork && network) {
@@ -293,7 +234,7 @@ export class Sandbox {
     const { id: sandboxId } = this.spec;
     if (!journal.records.has(sandboxId)) return;
     await this.#setPhase('stopping');
-    await this.#proxy?.close();
+    await this.#connection?.proxy.close();
     await this.#told.ending();
     const record = journal.records.get(sandboxId);
     if (record) await undoSandbox(record, provider);
