@@ -29,6 +29,8 @@ export interface TestPod {
   /** Commands of exec probes and hooks; used where `allowExec` is false. */
   readonly commands?: readonly (readonly string[])[];
   readonly allowExec?: boolean;
+  /** What the image policy allows; without it the images of its containers. */
+  readonly allowedImages?: readonly string[];
   readonly labels?: Readonly<Record<string, string>>;
   readonly annotations?: Readonly<Record<string, string>>;
   readonly spec?: Readonly<Record<string, unknown>>;
@@ -219,7 +221,7 @@ export class TestCluster extends TestEnvironment {
     const containers = [...(pod.initContainers ?? []), ...pod.containers].map(
       ({ command, image = this.#image }): ContainerPolicy => ({ image, args: command }),
     );
-    const images = containers.map(({ image }) => image);
+    const images = pod.allowedImages ?? containers.map(({ image }) => image);
     const { url, certificateFile } = this.keyBroker;
     return workloadInitdata({
       kbs: { url, certificatePem: readFileSync(certificateFile, 'utf8') },
