@@ -1,5 +1,6 @@
 import type { RegoEngineOptions } from '@sealpod/rego';
 import type { RootConfiguration } from './endorsements/enrolled-roots.ts';
+import type { CcaConfig } from './verifiers/cca/config.ts';
 import type { SnpConfig } from './verifiers/snp/config.ts';
 
 /** Configuration of an attestation service. A TEE without a member here is refused. */
@@ -11,6 +12,8 @@ export interface AttestationServiceConfig {
   };
   /** Enables TEEs `snp` and `az-snp-vtpm`. */
   readonly snp?: SnpConfig;
+  /** Enables TEE `cca`. */
+  readonly cca?: CcaConfig;
   /** Enables TEE `sample`, which proves nothing. For tests of the protocol. */
   readonly sample?: boolean;
   readonly token?: TokenConfig;

@@ -28,6 +28,7 @@ import {
 import { type Snapshot, Snapshots } from './snapshot.ts';
 import { newTokenKey, TokenSigner } from './token/signer.ts';
 import { azureSnpVerifier } from './verifiers/azure/snp.ts';
+import { ccaPlatforms, ccaRules, ccaVerifier } from './verifiers/cca/index.ts';
 import { allOf } from './verifiers/check.ts';
 import { sampleVerifier } from './verifiers/sample/index.ts';
 import { amdSources, snpRules, snpVerifier } from './verifiers/snp/index.ts';
@@ -65,6 +66,7 @@ export async function createAttestationService(
     verifiers.set('snp', snpVerifier(rules, sources));
     verifiers.set('az-snp-vtpm', azureSnpVerifier(rules, sources));
   }
+  if (config.cca !== undefined) verifiers.set('cca', ccaVerifier(ccaRules(config.cca), ccaPlatforms(config.cca)));
   if (config.sample === true) verifiers.set('sample', sampleVerifier());
   const service = new LocalAttestationService(
     config,

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { readSnpConfig, type SnpConfig } from '@sealpod/attestation-service';
+import { type CcaConfig, readCcaConfig, readSnpConfig, type SnpConfig } from '@sealpod/attestation-service';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { ConfigReader } from './config-reader.ts';
 import type { KeySetSource } from './key-set.ts';
@@ -28,6 +28,8 @@ export type AttestationServiceConfig =
       readonly tpm?: { readonly roots: readonly RootConfig[] };
       /** Enables TEEs `snp` and `az-snp-vtpm`. */
       readonly snp?: SnpConfig;
+      /** Enables TEE `cca`. */
+      readonly cca?: CcaConfig;
       /** Enables TEE `sample`, which proves nothing; for tests of the protocol. */
       readonly sample: boolean;
       readonly token: TokenConfig;
@@ -95,10 +97,13 @@ export function readAttestationService(service: ConfigReader): AttestationServic
     const token = readToken(service.optionalObject('token'));
     const base = { type, sample: service.flag('sample', false), token } as const;
     const snp = service.optionalJson('snp');
+    const cca = service.optionalJson('cca');
+    const at = (path: string): string => service.resolve(path);
     config = {
       ...base,
       ...(tpm === undefined ? {} : { tpm: readTpm(tpm) }),
-      ...(snp === undefined ? {} : { snp: readSnpConfig(snp, (path) => service.resolve(path)) }),
+      ...(snp === undefined ? {} : { snp: readSnpConfig(snp, at) }),
+      ...(cca === undefined ? {} : { cca: readCcaConfig(cca, at) }),
     };
   }
   service.end();
