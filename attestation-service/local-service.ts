@@ -59,7 +59,7 @@ export async function createAttestationService(
   const challengeKey = await sharedSecret(storage, 'challenge-key', async () => randomBytes(32));
   const signer = await TokenSigner.open(await sharedSecret(storage, 'token-key', newTokenKey));
   const verifiers = new Map<string, Verifier>();
-  if (config.tpm !== undefined) verifiers.set('tpm', tpmVerifier(config.tpm.roots, challengeKey));
+  if (config.tpm !== undefined) verifiers.set('tpm', tpmVerifier(config.tpm, challengeKey));
   if (config.snp !== undefined) {
     const rules = snpRules(config.snp);
     const sources = amdSources(config.snp, storage, config.now ?? (() => new Date()));

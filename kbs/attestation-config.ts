@@ -12,6 +12,12 @@ export interface RootConfig {
   readonly simulated: boolean;
 }
 
+/** Whose TPMs are accepted, and whether keys that vouch for themselves are refused. */
+interface TpmConfig {
+  readonly roots: readonly RootConfig[];
+  readonly requireTrustedKey: boolean;
+}
+
 /** What tokens say of their maker, and for how long. */
 export interface TokenConfig {
   readonly issuer?: string;
@@ -25,7 +31,7 @@ export type AttestationServiceConfig =
   | {
       readonly type: 'builtin';
       /** Enables TEE `tpm`. */
-      readonly tpm?: { readonly roots: readonly RootConfig[] };
+      readonly tpm?: TpmConfig;
       /** Enables TEEs `snp` and `az-snp-vtpm`. */
       readonly snp?: SnpConfig;
       /** Enables TEE `cca`. */
@@ -67,8 +73,11 @@ function readRoot(root: ConfigReader): RootConfig {
   return config;
 }
 
-function readTpm(tpm: ConfigReader): { readonly roots: readonly RootConfig[] } {
-  const config = { roots: tpm.objects('roots').map(readRoot) };
+function readTpm(tpm: ConfigReader): TpmConfig {
+  const config = {
+    roots: tpm.objects('roots').map(readRoot),
+    requireTrustedKey: tpm.flag('requireTrustedKey', false),
+  };
   tpm.end();
   return config;
 }
