@@ -1,5 +1,12 @@
 import { readFileSync } from 'node:fs';
-import { type CcaConfig, readCcaConfig, readSnpConfig, type SnpConfig } from '@sealpod/attestation-service';
+import {
+  type CcaConfig,
+  type HygonConfig,
+  readCcaConfig,
+  readHygonConfig,
+  readSnpConfig,
+  type SnpConfig,
+} from '@sealpod/attestation-service';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { ConfigReader } from './config-reader.ts';
 import type { KeySetSource } from './key-set.ts';
@@ -36,6 +43,10 @@ export type AttestationServiceConfig =
       readonly snp?: SnpConfig;
       /** Enables TEE `cca`. */
       readonly cca?: CcaConfig;
+      /** Enables TEE `csv`. */
+      readonly csv?: HygonConfig;
+      /** Enables TEE `hygondcu`. */
+      readonly hygondcu?: HygonConfig;
       /** Enables TEE `sample`, which proves nothing; for tests of the protocol. */
       readonly sample: boolean;
       readonly token: TokenConfig;
@@ -107,12 +118,16 @@ export function readAttestationService(service: ConfigReader): AttestationServic
     const base = { type, sample: service.flag('sample', false), token } as const;
     const snp = service.optionalJson('snp');
     const cca = service.optionalJson('cca');
+    const csv = service.optionalJson('csv');
+    const hygondcu = service.optionalJson('hygondcu');
     const at = (path: string): string => service.resolve(path);
     config = {
       ...base,
       ...(tpm === undefined ? {} : { tpm: readTpm(tpm) }),
       ...(snp === undefined ? {} : { snp: readSnpConfig(snp, at) }),
       ...(cca === undefined ? {} : { cca: readCcaConfig(cca, at) }),
+      ...(csv === undefined ? {} : { csv: readHygonConfig(csv, 'csv', at) }),
+      ...(hygondcu === undefined ? {} : { hygondcu: readHygonConfig(hygondcu, 'hygondcu', at) }),
     };
   }
   service.end();
