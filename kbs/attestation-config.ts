@@ -4,7 +4,9 @@ import {
   type HygonConfig,
   readCcaConfig,
   readHygonConfig,
+  readSeConfig,
   readSnpConfig,
+  type SeConfig,
   type SnpConfig,
 } from '@sealpod/attestation-service';
 import { SealpodError } from '@sealpod/protocol/errors';
@@ -47,6 +49,8 @@ export type AttestationServiceConfig =
       readonly csv?: HygonConfig;
       /** Enables TEE `hygondcu`. */
       readonly hygondcu?: HygonConfig;
+      /** Enables TEE `se`. */
+      readonly se?: SeConfig;
       /** Enables TEE `sample`, which proves nothing; for tests of the protocol. */
       readonly sample: boolean;
       readonly token: TokenConfig;
@@ -120,6 +124,7 @@ export function readAttestationService(service: ConfigReader): AttestationServic
     const cca = service.optionalJson('cca');
     const csv = service.optionalJson('csv');
     const hygondcu = service.optionalJson('hygondcu');
+    const se = service.optionalJson('se');
     const at = (path: string): string => service.resolve(path);
     config = {
       ...base,
@@ -128,6 +133,7 @@ export function readAttestationService(service: ConfigReader): AttestationServic
       ...(cca === undefined ? {} : { cca: readCcaConfig(cca, at) }),
       ...(csv === undefined ? {} : { csv: readHygonConfig(csv, 'csv', at) }),
       ...(hygondcu === undefined ? {} : { hygondcu: readHygonConfig(hygondcu, 'hygondcu', at) }),
+      ...(se === undefined ? {} : { se: readSeConfig(se, at) }),
     };
   }
   service.end();
