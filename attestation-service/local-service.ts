@@ -28,11 +28,15 @@ import {
 import { type Snapshot, Snapshots } from './snapshot.ts';
 import { newTokenKey, TokenSigner } from './token/signer.ts';
 import { azureSnpVerifier } from './verifiers/azure/snp.ts';
+import { ccaPlatforms, ccaRules, ccaVerifier } from './verifiers/cca/index.ts';
 import { allOf } from './verifiers/check.ts';
+import { csvVerifier, dcuVerifier, hygonRoot, hygonSources } from './verifiers/hygon/index.ts';
 import { sampleVerifier } from './verifiers/sample/index.ts';
+import { seVerifier } from './verifiers/se/index.ts';
+import { readSeTrust } from './verifiers/se/trust.ts';
 import { amdSources, snpRules, snpVerifier } from './verifiers/snp/index.ts';
 import { tpmVerifier } from './verifiers/tpm/index.ts';
-import type { Verification, Verifier } from './verifiers/verifier.ts';
+import type { SubmoduleClaims, Verification, Verifier } from './verifiers/verifier.ts';
 
 /** Evidence of one request, at most: a guest must not choose how much work it makes. */
 const maxEvidences = 16;
@@ -58,13 +62,19 @@ export async function createAttestationService(
   const challengeKey = await sharedSecret(storage, 'challenge-key', async () => randomBytes(32));
   const signer = await TokenSigner.open(await sharedSecret(storage, 'token-key', newTokenKey));
   const verifiers = new Map<string, Verifier>();
-  if (config.tpm !== undefined) verifiers.set('tpm', tpmVerifier(config.tpm.roots, challengeKey));
+  const now = config.now ?? (() => new Date());
+  if (config.tpm !== undefined) verifiers.set('tpm', tpmVerifier(config.tpm, challengeKey));
   if (config.snp !== undefined) {
     const rules = snpRules(config.snp);
-    const sources = amdSources(config.snp, storage, config.now ?? (() => new Date()));
+    const sources = amdSources(config.snp, storage, now);
     verifiers.set('snp', snpVerifier(rules, sources));
     verifiers.set('az-snp-vtpm', azureSnpVerifier(rules, sources));
   }
+  if (config.cca !== undefined) verifiers.set('cca', ccaVerifier(ccaRules(config.cca), ccaPlatforms(config.cca)));
+  if (config.csv !== undefined) verifiers.set('csv', csvVerifier(hygonRoot, hygonSources(config.csv, storage, now)));
+  if (config.hygondcu !== undefined)
+    verifiers.set('hygondcu', dcuVerifier(hygonRoot, hygonSources(config.hygondcu, storage, now)));
+  if (config.se !== undefined) verifiers.set('se', seVerifier(readSeTrust(config.se), challengeKey, now));
   if (config.sample === true) verifiers.set('sample', sampleVerifier());
   const service = new LocalAttestationService(
     config,
@@ -146,16 +156,17 @@ class LocalAttestationService implements AttestationService {
     const policyVersions: Record<string, string> = {};
     const referenceValueVersions: Record<string, number> = {};
     for (const [index, evidence] of evidences.entries()) {
-      const { claims = {}, initData } = verified[index] ?? {};
-      const teeClass = isTee(evidence.tee) ? teeClassOf(evidence.tee) : 'cpu';
-      const submodule = submoduleName(teeClass, Object.keys(submods));
-      const annotated = annotatedEvidence(evidence, claims, initData && initDataClaims(initData));
-      const outcome = await appraise(this.#rego, snapshot, { policyId, teeClass, evidence: annotated, now });
-      submods[submodule] = outcome.appraisal;
-      explanations.push(explainAppraisal(submodule, claims, outcome, snapshot, now));
-      policyVersions[outcome.policy.id] = outcome.policy.sha256;
-      for (const id of outcome.referenceValueIds)
-        referenceValueVersions[id] = snapshot.referenceValues.get(id)?.version ?? 0;
+      const { initData } = verified[index] ?? {};
+      for (const { teeClass, claims } of submodulesOf(evidence, verified[index])) {
+        const submodule = submoduleName(teeClass, Object.keys(submods));
+        const annotated = annotatedEvidence(evidence, claims, initData && initDataClaims(initData));
+        const outcome = await appraise(this.#rego, snapshot, { policyId, teeClass, evidence: annotated, now });
+        submods[submodule] = outcome.appraisal;
+        explanations.push(explainAppraisal(submodule, claims, outcome, snapshot, now));
+        policyVersions[outcome.policy.id] = outcome.policy.sha256;
+        for (const id of outcome.referenceValueIds)
+          referenceValueVersions[id] = snapshot.referenceValues.get(id)?.version ?? 0;
+      }
     }
     const claims = this.#earClaims(submods, correlationId, now);
     return {
@@ -205,7 +216,7 @@ class LocalAttestationService implements AttestationService {
       const initData = initDataOf(request);
       const reportData = reportDataOf(request);
       const nonce = nonceOf(request);
-      const { verdict, claims } = await verifier.verify(request.evidence, {
+      const { verdict, claims, submodules } = await verifier.verify(request.evidence, {
         ...(reportData === undefined ? {} : { reportData }),
         ...(nonce === undefined ? {} : { nonce }),
         ...(initData.digest === undefined ? {} : { initDataDigest: initData.digest }),
@@ -213,7 +224,12 @@ class LocalAttestationService implements AttestationService {
         trustedAttestationKeys: trustedAttestationKeys(snapshot, now),
         now,
       });
-      return { verdict, claims, ...(initData.document === undefined ? {} : { initData: initData.document }) };
+      return {
+        verdict,
+        claims,
+        ...(submodules === undefined ? {} : { submodules }),
+        ...(initData.document === undefined ? {} : { initData: initData.document }),
+      };
     } catch (thrown) {
       const error = asSealpodError(thrown);
       return { verdict: { check: name, code: error.code, actual: error.message, ...error.detail } };
@@ -284,6 +300,12 @@ class LocalAttestationService implements AttestationService {
 interface VerifiedEvidence extends Partial<Verification> {
   readonly verdict: Verdict;
   readonly initData?: Initdata;
+}
+
+/** One submodule of the TEE's own class, or those that its verifier tells. */
+function submodulesOf({ tee }: EvidenceToEvaluate, verified: VerifiedEvidence | undefined): readonly SubmoduleClaims[] {
+  const { claims = {}, submodules } = verified ?? {};
+  return submodules ?? [{ teeClass: isTee(tee) ? teeClassOf(tee) : 'cpu', claims }];
 }
 
 function submoduleName(teeClass: string, taken: readonly string[]): string {

@@ -213,7 +213,11 @@ describe('policies', () => {
     const replica = await createAttestationService({ sample: true }, { storage });
     expect(await replica.getPolicy('default_cpu')).toMatchObject({ policy: text });
     await replica.close();
-    expect((await service.listPolicies()).map(({ id }) => id)).toEqual(['default_cpu', 'simulated-tpm_cpu']);
+    expect((await service.listPolicies()).map(({ id }) => id)).toEqual([
+      'default_cpu',
+      'default_dcu',
+      'simulated-tpm_cpu',
+    ]);
     expect((await evaluate(sample())).claims.submods['cpu0']?.['ear.status']).toBe('affirming');
   });
 

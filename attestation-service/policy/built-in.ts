@@ -9,6 +9,7 @@ export const simulatedTpmPolicy = read('simulated-tpm.rego');
 /** Policies that come with the service, by id `<policy>_<class>`. Stored at start unless an operator changed or deleted them. */
 export const builtInPolicies: Readonly<Record<string, string>> = {
   default_cpu: read('default-cpu.rego'),
+  default_dcu: read('default-dcu.rego'),
   'simulated-tpm_cpu': simulatedTpmPolicy,
 };
 

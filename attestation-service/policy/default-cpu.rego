@@ -1,5 +1,5 @@
 # Appraisal of CPU TEEs against reference values. Values of the trust vector are those of AR4SI: 2 and 3 affirm, 33, 36
-# and 97 do not. Reference value names and conditions of sample, snp, tdx and the az-*-vtpm types are upstream's.
+# and 97 do not. Reference value names and conditions of sample, snp, tdx, se and the az-*-vtpm types are upstream's.
 #
 # A component without a reference value never affirms, and neither does a simulated TPM or a machine with a debug switch.
 package policy
@@ -63,7 +63,7 @@ configuration := 2 if {
 	input.tpm.components.initdata in query_reference_value("tpm_initdata")
 }
 
-# Proved by credential activation, or enrolled by the operator.
+# Proved by credential activation, or enrolled by the operator. Never a key that vouches for itself (`self-asserted`).
 tpm_key_trusted if input.tpm.ak_trust == "activated"
 
 tpm_key_trusted if {
@@ -91,6 +91,7 @@ tpm_executables if {
 }
 
 tpm_hardware if {
+	tpm_key_trusted
 	input.tpm.debug == false
 	input.tpm.components.firmware in query_reference_value("tpm_firmware")
 	input.tpm.components.firmware_configuration in query_reference_value("tpm_firmware_configuration")
@@ -226,6 +227,60 @@ configuration := 2 if {
 	input["az-tdx-vtpm"]
 	input["az-tdx-vtpm"].quote.body.xfam in query_reference_value("xfam")
 }
+
+##### cca, whose platform the verifier holds against its stores or has appraised by a service, and refuses where it is unknown
+
+executables := 3 if {
+	input.cca
+	cca_realm_known
+}
+
+cca_realm_known if input.cca.realm["cca-realm-initial-measurement"] in query_reference_value("cca_realm_initial_measurement")
+
+cca_realm_known if input.cca.sealpod.realm_appraisal in {"approved-boot", "approved-runtime"}
+
+# Of a service: 2 and 3 are approved at run time and at boot.
+cca_realm_known if input.cca.sealpod.realm_trust_vector.executables in {2, 3}
+
+hardware := 2 if {
+	input.cca
+	input.cca.sealpod.appraised_by
+}
+
+configuration := 2 if {
+	input.cca
+	input.cca.sealpod.platform_lifecycle == "secured"
+}
+
+##### csv
+
+executables := 3 if {
+	input.csv
+	input.csv.measure in query_reference_value("csv_measure")
+}
+
+# The first version of reports does not tell the version of the firmware.
+hardware := 2 if {
+	input.csv
+	input.csv.version == "1"
+} else := 2 if {
+	input.csv
+	input.csv.build in query_reference_value("csv_build")
+}
+
+configuration := 2 if {
+	input.csv
+	input.csv.policy.nodbg == 1
+	input.csv.policy.es == 1
+}
+
+##### se, of which the verifier refuses every image that is not configured and every machine without a verified host key
+
+executables := 3 if input.se
+
+hardware := 2 if input.se
+
+configuration := 2 if input.se
 
 ##### What the owner put into the initdata, for policies of the key broker
 

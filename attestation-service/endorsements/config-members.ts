@@ -1,0 +1,24 @@
+import { SealpodError } from '@sealpod/protocol/errors';
+import { booleanMember, type JsonObject, optionalMember } from '@sealpod/protocol/json';
+
+const code = 'USAGE';
+
+/** @throws SealpodError USAGE naming the first member that is not `known` */
+export function refuseUnknownMembers(object: JsonObject, known: readonly string[], what: string): void {
+  const unknown = Object.keys(object).find((name) => !known.includes(name));
+  if (unknown !== undefined)
+    throw new SealpodError(code, `${what} has an unknown member`, { expected: known.join(', '), actual: unknown });
+}
+
+/** `{[name]: boolean}` where the member is there. @throws SealpodError USAGE */
+export function optionalFlag<Name extends string>(object: JsonObject, name: Name): { [Key in Name]?: boolean } {
+  if (optionalMember(object, name) === undefined) return {};
+  return { [name]: booleanMember(object, name, code) } as { [Key in Name]?: boolean };
+}
+
+/** An absolute URL of http or https. @throws SealpodError USAGE */
+export function checkUrl(url: string, what: string): string {
+  if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
+    throw new SealpodError(code, `${what} must be a URL`, { expected: 'https://…', actual: url });
+  return url;
+}
