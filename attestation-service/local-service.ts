@@ -32,7 +32,7 @@ import { allOf } from './verifiers/check.ts';
 import { sampleVerifier } from './verifiers/sample/index.ts';
 import { amdSources, snpRules, snpVerifier } from './verifiers/snp/index.ts';
 import { tpmVerifier } from './verifiers/tpm/index.ts';
-import type { Verification, Verifier } from './verifiers/verifier.ts';
+import type { SubmoduleClaims, Verification, Verifier } from './verifiers/verifier.ts';
 
 /** Evidence of one request, at most: a guest must not choose how much work it makes. */
 const maxEvidences = 16;
@@ -146,16 +146,17 @@ class LocalAttestationService implements AttestationService {
     const policyVersions: Record<string, string> = {};
     const referenceValueVersions: Record<string, number> = {};
     for (const [index, evidence] of evidences.entries()) {
-      const { claims = {}, initData } = verified[index] ?? {};
-      const teeClass = isTee(evidence.tee) ? teeClassOf(evidence.tee) : 'cpu';
-      const submodule = submoduleName(teeClass, Object.keys(submods));
-      const annotated = annotatedEvidence(evidence, claims, initData && initDataClaims(initData));
-      const outcome = await appraise(this.#rego, snapshot, { policyId, teeClass, evidence: annotated, now });
-      submods[submodule] = outcome.appraisal;
-      explanations.push(explainAppraisal(submodule, claims, outcome, snapshot, now));
-      policyVersions[outcome.policy.id] = outcome.policy.sha256;
-      for (const id of outcome.referenceValueIds)
-        referenceValueVersions[id] = snapshot.referenceValues.get(id)?.version ?? 0;
+      const { initData } = verified[index] ?? {};
+      for (const { teeClass, claims } of submodulesOf(evidence, verified[index])) {
+        const submodule = submoduleName(teeClass, Object.keys(submods));
+        const annotated = annotatedEvidence(evidence, claims, initData && initDataClaims(initData));
+        const outcome = await appraise(this.#rego, snapshot, { policyId, teeClass, evidence: annotated, now });
+        submods[submodule] = outcome.appraisal;
+        explanations.push(explainAppraisal(submodule, claims, outcome, snapshot, now));
+        policyVersions[outcome.policy.id] = outcome.policy.sha256;
+        for (const id of outcome.referenceValueIds)
+          referenceValueVersions[id] = snapshot.referenceValues.get(id)?.version ?? 0;
+      }
     }
     const claims = this.#earClaims(submods, correlationId, now);
     return {
@@ -205,7 +206,7 @@ class LocalAttestationService implements AttestationService {
       const initData = initDataOf(request);
       const reportData = reportDataOf(request);
       const nonce = nonceOf(request);
-      const { verdict, claims } = await verifier.verify(request.evidence, {
+      const { verdict, claims, submodules } = await verifier.verify(request.evidence, {
         ...(reportData === undefined ? {} : { reportData }),
         ...(nonce === undefined ? {} : { nonce }),
         ...(initData.digest === undefined ? {} : { initDataDigest: initData.digest }),
@@ -213,7 +214,12 @@ class LocalAttestationService implements AttestationService {
         trustedAttestationKeys: trustedAttestationKeys(snapshot, now),
         now,
       });
-      return { verdict, claims, ...(initData.document === undefined ? {} : { initData: initData.document }) };
+      return {
+        verdict,
+        claims,
+        ...(submodules === undefined ? {} : { submodules }),
+        ...(initData.document === undefined ? {} : { initData: initData.document }),
+      };
     } catch (thrown) {
       const error = asSealpodError(thrown);
       return { verdict: { check: name, code: error.code, actual: error.message, ...error.detail } };
@@ -284,6 +290,12 @@ class LocalAttestationService implements AttestationService {
 interface VerifiedEvidence extends Partial<Verification> {
   readonly verdict: Verdict;
   readonly initData?: Initdata;
+}
+
+/** One submodule of the TEE's own class, or those that its verifier tells. */
+function submodulesOf({ tee }: EvidenceToEvaluate, verified: VerifiedEvidence | undefined): readonly SubmoduleClaims[] {
+  const { claims = {}, submodules } = verified ?? {};
+  return submodules ?? [{ teeClass: isTee(tee) ? teeClassOf(tee) : 'cpu', claims }];
 }
 
 function submoduleName(teeClass: string, taken: readonly string[]): string {

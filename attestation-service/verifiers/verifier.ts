@@ -22,6 +22,18 @@ export interface Verification {
   readonly verdict: Verdict;
   /** Members of the TEE's claims; `report_data` and `init_data` (hex or as given) are lifted out of them. */
   readonly claims: JsonObject;
+  /**
+   * Instead of `claims`, where evidence speaks of several devices or of another class than the TEE's own: one for each
+   * submodule of the token, in their order.
+   */
+  readonly submodules?: readonly SubmoduleClaims[];
+}
+
+/** The claims of one device. */
+export interface SubmoduleClaims {
+  /** Class of the submodule and of the policy that appraises it, e.g. `gpu`, `switch`. */
+  readonly teeClass: string;
+  readonly claims: JsonObject;
 }
 
 /** One TEE's verifier. */
