@@ -1,5 +1,6 @@
 import type { RegoEngineOptions } from '@sealpod/rego';
 import type { RootConfiguration } from './endorsements/enrolled-roots.ts';
+import type { ReferenceValuesConfig } from './reference-values/config.ts';
 import type { SnpConfig } from './verifiers/snp/config.ts';
 
 /** Configuration of an attestation service. A TEE without a member here is refused. */
@@ -14,6 +15,8 @@ export interface AttestationServiceConfig {
   /** Enables TEE `sample`, which proves nothing. For tests of the protocol. */
   readonly sample?: boolean;
   readonly token?: TokenConfig;
+  /** Whose reference values are believed, and how they get into use. */
+  readonly referenceValues?: ReferenceValuesConfig;
   /** Limits of policy evaluation. */
   readonly rego?: RegoEngineOptions;
   /** The clock; the system's by default. */

@@ -11,10 +11,14 @@ import { annotatedEvidence } from './appraisal/annotated-evidence.ts';
 import { appraise } from './appraisal/appraise.ts';
 import { explainAppraisal } from './appraisal/explain.ts';
 import { initDataClaims } from './appraisal/init-data-claims.ts';
+import { RecentClaims, type SeenClaims } from './appraisal/recent-claims.ts';
 import type { AttestationServiceConfig } from './config.ts';
+import type { PolicyCheck } from './policy/check.ts';
 import { Policies } from './policy/policies.ts';
-import { isExpired } from './reference-values/record.ts';
+import type { AdministratorIdentity } from './reference-values/provenance.ts';
 import { ReferenceValues } from './reference-values/reference-values.ts';
+import { findReferenceValue, unusable } from './reference-values/usable.ts';
+import { ReferenceValueWorkflow } from './reference-values/workflow.ts';
 import { sharedSecret } from './secrets.ts';
 import {
   AttestationRefused,
@@ -22,6 +26,7 @@ import {
   type EvaluateRequest,
   type Evaluation,
   type EvidenceToEvaluate,
+  type ReferenceValueOptions,
   type StoredPolicy,
   type StoredReferenceValue,
 } from './service.ts';
@@ -83,6 +88,8 @@ class LocalAttestationService implements AttestationService {
   readonly #ownsRego: boolean;
   readonly #policies: Policies;
   readonly #referenceValues: ReferenceValues;
+  readonly #recent: RecentClaims;
+  readonly referenceValueWorkflow: ReferenceValueWorkflow;
   readonly #signer: TokenSigner;
   readonly #verifiers: ReadonlyMap<string, Verifier>;
   readonly #now: () => Date;
@@ -98,10 +105,17 @@ class LocalAttestationService implements AttestationService {
     this.#snapshots = new Snapshots(storage);
     this.#rego = rego ?? createRegoEngine(config.rego);
     this.#ownsRego = rego === undefined;
-    this.#policies = new Policies(this.#snapshots, this.#rego, this.#now);
-    this.#referenceValues = new ReferenceValues(this.#snapshots, this.#now);
+    const { referenceValues = {} } = config;
+    this.#recent = new RecentClaims(storage, this.#now);
+    this.#policies = new Policies(this.#snapshots, this.#rego, this.#recent, this.#now);
+    this.#referenceValues = new ReferenceValues(this.#snapshots, referenceValues, this.#now);
+    this.referenceValueWorkflow = new ReferenceValueWorkflow(this.#snapshots, this.#recent, referenceValues, this.#now);
     this.#signer = signer;
     this.#verifiers = verifiers;
+  }
+
+  get #acceptUnsigned(): boolean {
+    return this.#config.referenceValues?.acceptUnsigned ?? false;
   }
 
   start(): Promise<void> {
@@ -109,7 +123,7 @@ class LocalAttestationService implements AttestationService {
   }
 
   async evaluate(request: EvaluateRequest): Promise<Evaluation> {
-    const { evidences } = request;
+    const { evidences, policyIds } = request;
     if (evidences.length === 0 || evidences.length > maxEvidences) {
       throw new SealpodError('REQUEST_FORMAT', 'wrong number of evidences', {
         expected: `1 to ${maxEvidences}`,
@@ -121,7 +135,9 @@ class LocalAttestationService implements AttestationService {
       .update(canonicalJson(evidences.map(({ tee, evidence }) => ({ tee, evidence }))))
       .digest('hex');
     const snapshot = await this.#snapshots.current();
-    const verified = await Promise.all(evidences.map((evidence) => this.#verify(evidence, snapshot, now)));
+    const verified = await Promise.all(
+      evidences.map((evidence) => this.#verify(evidence, snapshot, policyIds[0] ?? 'default', now)),
+    );
     const evidenceVerdict = allOf(
       'evidence',
       verified.map(({ verdict }) => verdict),
@@ -150,12 +166,14 @@ class LocalAttestationService implements AttestationService {
       for (const { teeClass, claims } of submodulesOf(evidence, verified[index])) {
         const submodule = submoduleName(teeClass, Object.keys(submods));
         const annotated = annotatedEvidence(evidence, claims, initData && initDataClaims(initData));
-        const outcome = await appraise(this.#rego, snapshot, { policyId, teeClass, evidence: annotated, now });
+        const rules = { policyId, acceptUnsigned: this.#acceptUnsigned, now };
+        const outcome = await appraise(this.#rego, snapshot, { ...rules, teeClass, evidence: annotated });
         submods[submodule] = outcome.appraisal;
-        explanations.push(explainAppraisal(submodule, claims, outcome, snapshot, now));
+        explanations.push(explainAppraisal({ submodule, tee: evidence.tee, claims }, outcome, snapshot, rules));
+        await this.#recent.see({ tee: evidence.tee, teeClass, correlationId, claims, input: annotated });
         policyVersions[outcome.policy.id] = outcome.policy.sha256;
         for (const id of outcome.referenceValueIds)
-          referenceValueVersions[id] = snapshot.referenceValues.get(id)?.version ?? 0;
+          referenceValueVersions[id] = findReferenceValue(snapshot, id, policyId)?.version ?? 0;
       }
     }
     const claims = this.#earClaims(submods, correlationId, now);
@@ -187,7 +205,12 @@ class LocalAttestationService implements AttestationService {
   }
 
   /** Parses and verifies one piece of evidence; whatever is wrong with it becomes a verdict. */
-  async #verify(request: EvidenceToEvaluate, snapshot: Snapshot, now: Date): Promise<VerifiedEvidence> {
+  async #verify(
+    request: EvidenceToEvaluate,
+    snapshot: Snapshot,
+    policyId: string,
+    now: Date,
+  ): Promise<VerifiedEvidence> {
     const name = `${request.tee} evidence`;
     const verifier = this.#verifiers.get(request.tee);
     if (verifier === undefined) {
@@ -211,7 +234,7 @@ class LocalAttestationService implements AttestationService {
         ...(nonce === undefined ? {} : { nonce }),
         ...(initData.digest === undefined ? {} : { initDataDigest: initData.digest }),
         ...(initData.toml === undefined ? {} : { initDataToml: initData.toml }),
-        trustedAttestationKeys: trustedAttestationKeys(snapshot, now),
+        trustedAttestationKeys: this.#trustedAttestationKeys(snapshot, policyId, now),
         now,
       });
       return {
@@ -224,6 +247,15 @@ class LocalAttestationService implements AttestationService {
       const error = asSealpodError(thrown);
       return { verdict: { check: name, code: error.code, actual: error.message, ...error.detail } };
     }
+  }
+
+  /** Attestation keys that the operator enrolled, in the reference value that upstream's policy asks for too. */
+  #trustedAttestationKeys(snapshot: Snapshot, policyId: string, now: Date): string[] {
+    const stored = findReferenceValue(snapshot, 'trusted_aks', policyId);
+    const usable =
+      stored !== undefined && unusable(stored, { acceptUnsigned: this.#acceptUnsigned, now }) === undefined;
+    if (!usable || !Array.isArray(stored.value)) return [];
+    return stored.value.filter((key): key is string => typeof key === 'string');
   }
 
   async challenge(inner: Readonly<Record<string, string>>): Promise<string> {
@@ -253,28 +285,32 @@ class LocalAttestationService implements AttestationService {
     return this.#policies.delete(id);
   }
 
-  setReferenceValue(
-    id: string,
-    value: JsonValue,
-    options?: { readonly expiresAt?: string },
-  ): Promise<StoredReferenceValue> {
+  setReferenceValue(id: string, value: JsonValue, options?: ReferenceValueOptions): Promise<StoredReferenceValue> {
     return this.#referenceValues.set(id, value, options);
   }
 
-  getReferenceValue(id: string): Promise<StoredReferenceValue | undefined> {
-    return this.#referenceValues.get(id);
+  getReferenceValue(id: string, scope?: string): Promise<StoredReferenceValue | undefined> {
+    return this.#referenceValues.get(id, scope);
   }
 
   listReferenceValues(): Promise<StoredReferenceValue[]> {
     return this.#referenceValues.list();
   }
 
-  deleteReferenceValue(id: string): Promise<boolean> {
-    return this.#referenceValues.delete(id);
+  deleteReferenceValue(id: string, options?: ReferenceValueOptions): Promise<boolean> {
+    return this.#referenceValues.delete(id, options);
   }
 
-  registerReferenceValues(message: string): Promise<void> {
-    return this.#referenceValues.register(message);
+  registerReferenceValues(message: string, administrator?: AdministratorIdentity): Promise<void> {
+    return this.#referenceValues.register(message, administrator);
+  }
+
+  recentClaims(): Promise<readonly SeenClaims[]> {
+    return this.#recent.list();
+  }
+
+  checkPolicy(id: string, policy: string): Promise<PolicyCheck> {
+    return this.#policies.check(id, policy);
   }
 
   async jwks(): Promise<{ readonly keys: readonly JsonObject[] }> {
@@ -319,11 +355,4 @@ function reportDataOf({ runtimeData, hashAlgorithm = 'sha384' }: EvidenceToEvalu
 function nonceOf({ runtimeData }: EvidenceToEvaluate): string | undefined {
   const nonce = runtimeData !== undefined && 'structured' in runtimeData ? runtimeData.structured['nonce'] : undefined;
   return typeof nonce === 'string' ? nonce : undefined;
-}
-
-/** Attestation keys that the operator enrolled, in the reference value that upstream's policy asks for too. */
-function trustedAttestationKeys({ referenceValues }: Snapshot, now: Date): string[] {
-  const stored = referenceValues.get('trusted_aks');
-  if (stored === undefined || isExpired(stored, now) || !Array.isArray(stored.value)) return [];
-  return stored.value.filter((key): key is string => typeof key === 'string');
 }

@@ -1,14 +1,7 @@
 import { createHash, randomUUID, timingSafeEqual } from 'node:crypto';
-import { create, type DescMessage, type MessageInitShape, type MessageShape } from '@bufbuild/protobuf';
-import {
-  type Metadata,
-  Server,
-  ServerCredentials,
-  type ServerUnaryCall,
-  type sendUnaryData,
-  status,
-} from '@grpc/grpc-js';
-import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import type { MessageShape } from '@bufbuild/protobuf';
+import { type Metadata, Server, ServerCredentials, type ServerUnaryCall } from '@grpc/grpc-js';
+import { SealpodError } from '@sealpod/protocol/errors';
 import {
   AttestationResponseSchema,
   AttestationService as AttestationServiceDescription,
@@ -17,13 +10,7 @@ import {
   type SetPolicyRequestSchema,
   SetPolicyResponseSchema,
 } from '@sealpod/protocol/gen/coco/attestation_pb';
-import {
-  ReferenceValueProviderService,
-  type ReferenceValueQueryRequestSchema,
-  ReferenceValueQueryResponseSchema,
-  type ReferenceValueRegisterRequestSchema,
-  ReferenceValueRegisterResponseSchema,
-} from '@sealpod/protocol/gen/coco/reference_pb';
+import { ReferenceValueProviderService } from '@sealpod/protocol/gen/coco/reference_pb';
 import {
   Health,
   type HealthCheckRequestSchema,
@@ -32,9 +19,12 @@ import {
 } from '@sealpod/protocol/gen/grpc/health_v1_pb';
 import { toGrpcServiceDefinition } from '@sealpod/protocol/grpc';
 import { decodeBase64Url } from '@sealpod/protocol/json';
-import { AttestationRefused, type AttestationService } from '../service.ts';
+import { referenceValueHandlers } from '../reference-values/grpc-service.ts';
+import type { AdministratorIdentity } from '../reference-values/provenance.ts';
+import type { AttestationService } from '../service.ts';
 import { type AttestationRequest, fromWire } from './requests.ts';
-import { correlationIdHeader, type Explanation, explain } from './side-channel.ts';
+import { correlationIdHeader } from './side-channel.ts';
+import { unary } from './unary.ts';
 
 export interface GrpcServerOptions {
   /** `host:port`; port 0 takes a free one. */
@@ -121,24 +111,13 @@ export async function serveGrpc(service: AttestationService, options: GrpcServer
       }),
     ),
   });
-  server.addService(toGrpcServiceDefinition(ReferenceValueProviderService), {
-    queryReferenceValue: unary(
-      ReferenceValueQueryResponseSchema,
-      async ({ referenceValueId }: MessageShape<typeof ReferenceValueQueryRequestSchema>, metadata) => {
-        requireAdministrator(metadata);
-        const stored = await service.getReferenceValue(referenceValueId);
-        return { message: stored === undefined ? {} : { referenceValueResults: JSON.stringify(stored.value) } };
-      },
-    ),
-    registerReferenceValue: unary(
-      ReferenceValueRegisterResponseSchema,
-      async ({ message }: MessageShape<typeof ReferenceValueRegisterRequestSchema>, metadata) => {
-        requireAdministrator(metadata);
-        await service.registerReferenceValues(message);
-        return { message: {} };
-      },
-    ),
-  });
+  server.addService(
+    toGrpcServiceDefinition(ReferenceValueProviderService),
+    referenceValueHandlers(service, (call) => {
+      requireAdministrator(call.metadata);
+      return administratorOf(call, options);
+    }),
+  );
   server.addService(toGrpcServiceDefinition(Health), {
     check: unary(HealthCheckResponseSchema, async (_request: MessageShape<typeof HealthCheckRequestSchema>) => ({
       message: { status: HealthCheckResponse_ServingStatus.SERVING },
@@ -146,55 +125,6 @@ export async function serveGrpc(service: AttestationService, options: GrpcServer
   });
   const port = await listen(server, options);
   return { port, close: () => close(server) };
-}
-
-interface Answer<Schema extends DescMessage> {
-  readonly message: MessageInitShape<Schema>;
-  readonly explanation?: Omit<Explanation, 'verdict'> & Pick<Explanation, 'verdict'>;
-}
-
-/** Adapts an asynchronous handler: answers, and turns what it throws into a status as upstream does (ABORTED, with text). */
-function unary<Request, Schema extends DescMessage>(
-  schema: Schema,
-  handle: (request: Request, metadata: Metadata) => Promise<Answer<Schema>>,
-  mayExplain: (metadata: Metadata) => boolean = () => false,
-) {
-  return (
-    call: ServerUnaryCall<Request, MessageShape<Schema>>,
-    callback: sendUnaryData<MessageShape<Schema>>,
-  ): void => {
-    handle(call.request, call.metadata).then(
-      ({ message, explanation }) =>
-        callback(null, create(schema, message), explain(explanation && pickExplanation(explanation))),
-      (thrown: unknown) => {
-        const error = asSealpodError(thrown);
-        const explanation = error instanceof AttestationRefused && mayExplain(call.metadata) ? error : undefined;
-        const denied = error.code === 'ADMIN_TOKEN';
-        callback({
-          code: denied ? status.PERMISSION_DENIED : status.ABORTED,
-          details: `${error.code}: ${error.message}`,
-          metadata: explain(
-            explanation && { verdict: explanation.verdict, evidenceDigest: explanation.evidenceDigest },
-            error.code,
-          ),
-        });
-      },
-    );
-  };
-}
-
-function pickExplanation({
-  verdict,
-  evidenceDigest,
-  policyVersions,
-  referenceValueVersions,
-}: Explanation): Explanation {
-  return {
-    verdict,
-    evidenceDigest,
-    ...(policyVersions === undefined ? {} : { policyVersions }),
-    ...(referenceValueVersions === undefined ? {} : { referenceValueVersions }),
-  };
 }
 
 /** @throws SealpodError USAGE for a configuration that would be open to the network */
@@ -218,6 +148,20 @@ function administrator(metadata: Metadata, { tls, adminSecret, openAdministratio
   if (adminSecret === undefined || typeof presented !== 'string') return false;
   const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
   return timingSafeEqual(digest(presented), digest(`Bearer ${adminSecret}`));
+}
+
+/** Who an administrator is; undefined where administration is open and nobody is known. */
+function administratorOf(
+  call: ServerUnaryCall<unknown, unknown>,
+  { tls, adminSecret }: GrpcServerOptions,
+): AdministratorIdentity | undefined {
+  const certificate = tls?.clientAuthorities === undefined ? undefined : call.getAuthContext().sslPeerCertificate;
+  if (certificate !== undefined) {
+    const { CN } = certificate.subject;
+    const subject = Array.isArray(CN) ? CN.join(', ') : CN;
+    return { subject: subject ?? '(no common name)', key: certificate.fingerprint256 };
+  }
+  return adminSecret === undefined ? undefined : { subject: 'holder of the admin secret', key: 'admin secret' };
 }
 
 function listen(server: Server, { address, tls }: GrpcServerOptions): Promise<number> {
