@@ -16,6 +16,7 @@ import {
 import type { AttestationServiceConfig, TokenConfig } from './config.ts';
 import { checkExposure, type GrpcServerOptions } from './grpc/server.ts';
 import type { KeyServerOptions } from './http/key-server.ts';
+import { readReferenceValuesConfig } from './reference-values/config.ts';
 import { readSnpConfig } from './verifiers/snp/config.ts';
 
 /** Configuration of the service as a program. */
@@ -36,6 +37,7 @@ const code = 'USAGE';
  * - `tls` `{certificateFile, keyFile, clientAuthoritiesFile?}`, required beyond loopback
  * - `adminSecretFile` a file that only its owner can read; or `openAdministration: true` on loopback
  * - `tpm` `{roots: [{name, certificatesFile, simulated}]}`, `snp` as `readSnpConfig` has it, `sample` boolean
+ * - `referenceValues` `{signers?, requiredSignatures?, approvals?, acceptUnsigned?}`, optional
  * - `token` `{issuer?, developer?, build?, profile?, lifetimeSeconds?}`
  *
  * @throws SealpodError USAGE naming the member
@@ -44,7 +46,19 @@ export function readMainConfig(path: string): MainConfig {
   const root = asJsonObject(parseJson(readText(path), { what: `configuration ${path}`, code }), 'configuration', code);
   refuseUnknown(
     root,
-    ['storage', 'listen', 'jwks', 'tls', 'adminSecretFile', 'openAdministration', 'tpm', 'snp', 'sample', 'token'],
+    [
+      'storage',
+      'listen',
+      'jwks',
+      'tls',
+      'adminSecretFile',
+      'openAdministration',
+      'tpm',
+      'snp',
+      'sample',
+      'token',
+      'referenceValues',
+    ],
     'configuration',
   );
   const at = (file: string): string => resolve(dirname(path), file);
@@ -77,6 +91,9 @@ export function readMainConfig(path: string): MainConfig {
         : { tpm: { roots: readRoots(objectMember(root, 'tpm', code), at) } }),
       ...optional(root, 'snp', (value) => ({ snp: readSnpConfig(value, at) })),
       ...(optionalMember(root, 'sample') === undefined ? {} : { sample: booleanMember(root, 'sample', code) }),
+      ...optional(root, 'referenceValues', (value) => ({
+        referenceValues: readReferenceValuesConfig(value, at, readText),
+      })),
       ...(optionalMember(root, 'token') === undefined ? {} : { token: readToken(objectMember(root, 'token', code)) }),
     },
     grpc,

@@ -9,6 +9,11 @@ import type { PolicyCheck } from './policy/check.ts';
 import type { AdministratorIdentity, Provenance } from './reference-values/provenance.ts';
 import type { ReferenceValueWorkflow } from './reference-values/workflow.ts';
 
+export type { SeenClaims } from './appraisal/recent-claims.ts';
+export type { PolicyCheck } from './policy/check.ts';
+export type { AdministratorIdentity } from './reference-values/provenance.ts';
+export type { LearnRequest, ReferenceValueWorkflow } from './reference-values/workflow.ts';
+
 /** Evidence of one TEE and what it must be bound to. Nothing in it is verified yet. */
 export interface EvidenceToEvaluate {
   /** TEE name of the wire, e.g. `tpm`. */

@@ -1,5 +1,10 @@
 import { readFileSync } from 'node:fs';
-import { readSnpConfig, type SnpConfig } from '@sealpod/attestation-service';
+import {
+  type ReferenceValuesConfig,
+  readReferenceValuesConfig,
+  readSnpConfig,
+  type SnpConfig,
+} from '@sealpod/attestation-service';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { ConfigReader } from './config-reader.ts';
 import type { KeySetSource } from './key-set.ts';
@@ -31,6 +36,8 @@ export type AttestationServiceConfig =
       /** Enables TEE `sample`, which proves nothing; for tests of the protocol. */
       readonly sample: boolean;
       readonly token: TokenConfig;
+      /** Whose reference values are believed, and how many administrators must approve. */
+      readonly referenceValues?: ReferenceValuesConfig;
     }
   | {
       readonly type: 'grpc';
@@ -95,10 +102,16 @@ export function readAttestationService(service: ConfigReader): AttestationServic
     const token = readToken(service.optionalObject('token'));
     const base = { type, sample: service.flag('sample', false), token } as const;
     const snp = service.optionalJson('snp');
+    const referenceValues = service.optionalJson('referenceValues');
     config = {
       ...base,
       ...(tpm === undefined ? {} : { tpm: readTpm(tpm) }),
       ...(snp === undefined ? {} : { snp: readSnpConfig(snp, (path) => service.resolve(path)) }),
+      ...(referenceValues === undefined
+        ? {}
+        : {
+            referenceValues: readReferenceValuesConfig(referenceValues, (path) => service.resolve(path), readText),
+          }),
     };
   }
   service.end();
