@@ -13,4 +13,5 @@ export {
   type StoredPolicy,
   type StoredReferenceValue,
 } from './service.ts';
+export { type CcaConfig, readCcaConfig } from './verifiers/cca/config.ts';
 export { readSnpConfig, type SnpConfig } from './verifiers/snp/config.ts';

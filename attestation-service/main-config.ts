@@ -14,9 +14,11 @@ import {
   stringMember,
 } from '@sealpod/protocol/json';
 import type { AttestationServiceConfig, TokenConfig } from './config.ts';
+import { optionalFlag, refuseUnknownMembers as refuseUnknown } from './endorsements/config-members.ts';
 import { checkExposure, type GrpcServerOptions } from './grpc/server.ts';
 import type { KeyServerOptions } from './http/key-server.ts';
 import { readReferenceValuesConfig } from './reference-values/config.ts';
+import { readCcaConfig } from './verifiers/cca/config.ts';
 import { readSnpConfig } from './verifiers/snp/config.ts';
 
 /** Configuration of the service as a program. */
@@ -36,7 +38,8 @@ const code = 'USAGE';
  * - `listen` `host:port` of gRPC; `jwks` `{host, port}` of the key server, optional
  * - `tls` `{certificateFile, keyFile, clientAuthoritiesFile?}`, required beyond loopback
  * - `adminSecretFile` a file that only its owner can read; or `openAdministration: true` on loopback
- * - `tpm` `{roots: [{name, certificatesFile, simulated}]}`, `snp` as `readSnpConfig` has it, `sample` boolean
+ * - `tpm` `{roots: [{name, certificatesFile, simulated}], requireTrustedKey?}`, `snp` and `cca` as `readSnpConfig` and `readCcaConfig` have them,
+ *   `sample` boolean
  * - `referenceValues` `{signers?, requiredSignatures?, approvals?, acceptUnsigned?}`, optional
  * - `token` `{issuer?, developer?, build?, profile?, lifetimeSeconds?}`
  *
@@ -55,6 +58,7 @@ export function readMainConfig(path: string): MainConfig {
       'openAdministration',
       'tpm',
       'snp',
+      'cca',
       'sample',
       'token',
       'referenceValues',
@@ -86,10 +90,9 @@ export function readMainConfig(path: string): MainConfig {
   return {
     storagePath: at(stringMember(root, 'storage', code)),
     service: {
-      ...(optionalMember(root, 'tpm') === undefined
-        ? {}
-        : { tpm: { roots: readRoots(objectMember(root, 'tpm', code), at) } }),
+      ...(optionalMember(root, 'tpm') === undefined ? {} : { tpm: readTpm(objectMember(root, 'tpm', code), at) }),
       ...optional(root, 'snp', (value) => ({ snp: readSnpConfig(value, at) })),
+      ...optional(root, 'cca', (value) => ({ cca: readCcaConfig(value, at) })),
       ...(optionalMember(root, 'sample') === undefined ? {} : { sample: booleanMember(root, 'sample', code) }),
       ...optional(root, 'referenceValues', (value) => ({
         referenceValues: readReferenceValuesConfig(value, at, readText),
@@ -106,12 +109,6 @@ function optional<Value>(root: JsonObject, name: string, read: (value: JsonValue
   return value === undefined ? undefined : read(value);
 }
 
-function refuseUnknown(object: JsonObject, known: readonly string[], what: string): void {
-  const unknown = Object.keys(object).find((name) => !known.includes(name));
-  if (unknown !== undefined)
-    throw new SealpodError(code, `${what} has an unknown member`, { expected: known.join(', '), actual: unknown });
-}
-
 type Tls = NonNullable<GrpcServerOptions['tls']>;
 
 function readTls(tls: JsonObject, at: (file: string) => string): Tls {
@@ -126,11 +123,15 @@ function readTls(tls: JsonObject, at: (file: string) => string): Tls {
   };
 }
 
+function readTpm(tpm: JsonObject, at: (file: string) => string): NonNullable<AttestationServiceConfig['tpm']> {
+  refuseUnknown(tpm, ['roots', 'requireTrustedKey'], 'tpm');
+  return { roots: readRoots(tpm, at), ...optionalFlag(tpm, 'requireTrustedKey') };
+}
+
 function readRoots(
   tpm: JsonObject,
   at: (file: string) => string,
 ): NonNullable<AttestationServiceConfig['tpm']>['roots'] {
-  refuseUnknown(tpm, ['roots'], 'tpm');
   const roots = optionalMember(tpm, 'roots');
   if (!Array.isArray(roots)) throw new SealpodError(code, 'tpm.roots must be an array');
   return roots.map((value: JsonValue) => {

@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs';
 import {
+  type CcaConfig,
   type ReferenceValuesConfig,
+  readCcaConfig,
   readReferenceValuesConfig,
   readSnpConfig,
   type SnpConfig,
@@ -17,6 +19,12 @@ export interface RootConfig {
   readonly simulated: boolean;
 }
 
+/** Whose TPMs are accepted, and whether keys that vouch for themselves are refused. */
+interface TpmConfig {
+  readonly roots: readonly RootConfig[];
+  readonly requireTrustedKey: boolean;
+}
+
 /** What tokens say of their maker, and for how long. */
 export interface TokenConfig {
   readonly issuer?: string;
@@ -30,9 +38,11 @@ export type AttestationServiceConfig =
   | {
       readonly type: 'builtin';
       /** Enables TEE `tpm`. */
-      readonly tpm?: { readonly roots: readonly RootConfig[] };
+      readonly tpm?: TpmConfig;
       /** Enables TEEs `snp` and `az-snp-vtpm`. */
       readonly snp?: SnpConfig;
+      /** Enables TEE `cca`. */
+      readonly cca?: CcaConfig;
       /** Enables TEE `sample`, which proves nothing; for tests of the protocol. */
       readonly sample: boolean;
       readonly token: TokenConfig;
@@ -72,8 +82,11 @@ function readRoot(root: ConfigReader): RootConfig {
   return config;
 }
 
-function readTpm(tpm: ConfigReader): { readonly roots: readonly RootConfig[] } {
-  const config = { roots: tpm.objects('roots').map(readRoot) };
+function readTpm(tpm: ConfigReader): TpmConfig {
+  const config = {
+    roots: tpm.objects('roots').map(readRoot),
+    requireTrustedKey: tpm.flag('requireTrustedKey', false),
+  };
   tpm.end();
   return config;
 }
@@ -102,16 +115,17 @@ export function readAttestationService(service: ConfigReader): AttestationServic
     const token = readToken(service.optionalObject('token'));
     const base = { type, sample: service.flag('sample', false), token } as const;
     const snp = service.optionalJson('snp');
+    const cca = service.optionalJson('cca');
     const referenceValues = service.optionalJson('referenceValues');
+    const at = (path: string): string => service.resolve(path);
     config = {
       ...base,
       ...(tpm === undefined ? {} : { tpm: readTpm(tpm) }),
-      ...(snp === undefined ? {} : { snp: readSnpConfig(snp, (path) => service.resolve(path)) }),
+      ...(snp === undefined ? {} : { snp: readSnpConfig(snp, at) }),
+      ...(cca === undefined ? {} : { cca: readCcaConfig(cca, at) }),
       ...(referenceValues === undefined
         ? {}
-        : {
-            referenceValues: readReferenceValuesConfig(referenceValues, (path) => service.resolve(path), readText),
-          }),
+        : { referenceValues: readReferenceValuesConfig(referenceValues, at, readText) }),
     };
   }
   service.end();

@@ -3,7 +3,6 @@ import { SealpodError } from '@sealpod/protocol/errors';
 import {
   asJsonObject,
   asJsonText,
-  booleanMember,
   integerMember,
   type JsonObject,
   type JsonValue,
@@ -11,6 +10,7 @@ import {
   stringArrayMember,
   stringMember,
 } from '@sealpod/protocol/json';
+import { optionalFlag, refuseUnknownMembers } from '../endorsements/config-members.ts';
 
 /** A key that may sign reference values. */
 export interface SignerConfig {
@@ -59,7 +59,7 @@ export function readReferenceValuesConfig(
   readText: (path: string) => string,
 ): ReferenceValuesConfig {
   const root = asJsonObject(value, 'referenceValues', code);
-  refuseUnknown(root, ['signers', 'requiredSignatures', 'approvals', 'acceptUnsigned'], 'referenceValues');
+  refuseUnknownMembers(root, ['signers', 'requiredSignatures', 'approvals', 'acceptUnsigned'], 'referenceValues');
   const signers = optionalMember(root, 'signers');
   if (signers !== undefined && !Array.isArray(signers))
     throw new SealpodError(code, 'referenceValues.signers must be an array');
@@ -73,9 +73,7 @@ export function readReferenceValuesConfig(
         }),
     ...positive(root, 'requiredSignatures'),
     ...positive(root, 'approvals'),
-    ...(optionalMember(root, 'acceptUnsigned') === undefined
-      ? {}
-      : { acceptUnsigned: booleanMember(root, 'acceptUnsigned', code) }),
+    ...optionalFlag(root, 'acceptUnsigned'),
   };
   openSigners(config);
   return config;
@@ -98,18 +96,12 @@ function readSigner(
   at: (path: string) => string,
   readText: (path: string) => string,
 ): SignerConfig {
-  refuseUnknown(signer, ['name', 'publicKeyFile', 'ids'], 'referenceValues.signers[]');
+  refuseUnknownMembers(signer, ['name', 'publicKeyFile', 'ids'], 'referenceValues.signers[]');
   return {
     name: stringMember(signer, 'name', code),
     publicKey: readText(at(asJsonText(optionalMember(signer, 'publicKeyFile'), 'publicKeyFile', code))),
     ...(optionalMember(signer, 'ids') === undefined ? {} : { ids: stringArrayMember(signer, 'ids', code) }),
   };
-}
-
-function refuseUnknown(object: JsonObject, known: readonly string[], what: string): void {
-  const unknown = Object.keys(object).find((name) => !known.includes(name));
-  if (unknown !== undefined)
-    throw new SealpodError(code, `${what} has an unknown member`, { expected: known.join(', '), actual: unknown });
 }
 
 /**

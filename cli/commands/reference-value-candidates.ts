@@ -78,7 +78,8 @@ async function learnRequest(options: LearnOptions): Promise<object> {
   const sources = [file, from, evidence ?? tee].filter((source) => source !== undefined);
   if (sources.length !== 1 || (collateral !== undefined && evidence === undefined)) {
     throw new SealpodError('USAGE', 'give one source of values', {
-      expected: '--file FILE, --from CORRELATION-ID, --tee TEE, or --evidence FILE [--collateral DIRECTORY] [--tee TEE]',
+      expected:
+        '--file FILE, --from CORRELATION-ID, --tee TEE, or --evidence FILE [--collateral DIRECTORY] [--tee TEE]',
     });
   }
   if (file !== undefined) return { values: valuesOf(readText(file), file), source: file };
@@ -137,7 +138,8 @@ export function addCandidateCommands(refvalue: Command): void {
     .addHelpText('after', '\nExample:\n  sealpod refvalue diff 4f1c22ab90d3')
     .action(async (id: string, _options: unknown, command: Command) => {
       const review = (await kbsClientFor(command).get(address(id))) as Review;
-      const text = (values: readonly unknown[]): string => values.map((value) => JSON.stringify(value)).join(', ') || '-';
+      const text = (values: readonly unknown[]): string =>
+        values.map((value) => JSON.stringify(value)).join(', ') || '-';
       writeResult(
         globalOptions(command).output,
         review,

@@ -147,7 +147,10 @@ export function addReferenceValueCommands(program: Command): void {
     .description('list the reference values in use, or what was learned')
     .option('--candidates', 'learned values instead: quarantined, approved, promoted and retired')
     .option('--state <state>', 'of --candidates only those that are quarantined, approved, promoted or retired')
-    .addHelpText('after', '\nExamples:\n  sealpod refvalue list\n  sealpod refvalue list --candidates --state quarantined')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  sealpod refvalue list\n  sealpod refvalue list --candidates --state quarantined',
+    )
     .action(async (options: { candidates?: boolean; state?: string }, command: Command) => {
       if (options.state !== undefined && options.candidates !== true)
         throw new SealpodError('USAGE', '--state goes with --candidates');
