@@ -29,6 +29,7 @@ import {
   type ReferenceValueOptions,
   type StoredPolicy,
   type StoredReferenceValue,
+  type VerifiedEvidence,
 } from './service.ts';
 import { type Snapshot, Snapshots } from './snapshot.ts';
 import { newTokenKey, TokenSigner } from './token/signer.ts';
@@ -38,7 +39,7 @@ import { allOf } from './verifiers/check.ts';
 import { sampleVerifier } from './verifiers/sample/index.ts';
 import { amdSources, snpRules, snpVerifier } from './verifiers/snp/index.ts';
 import { tpmVerifier } from './verifiers/tpm/index.ts';
-import type { SubmoduleClaims, Verification, Verifier } from './verifiers/verifier.ts';
+import type { SubmoduleClaims, Verifier } from './verifiers/verifier.ts';
 
 /** Evidence of one request, at most: a guest must not choose how much work it makes. */
 const maxEvidences = 16;
@@ -206,6 +207,10 @@ class LocalAttestationService implements AttestationService {
     };
   }
 
+  async verifyEvidence(evidence: EvidenceToEvaluate, policyId = 'default'): Promise<VerifiedEvidence> {
+    return this.#verify(evidence, await this.#snapshots.current(), policyId, this.#now());
+  }
+
   /** Parses and verifies one piece of evidence; whatever is wrong with it becomes a verdict. */
   async #verify(
     request: EvidenceToEvaluate,
@@ -322,12 +327,6 @@ class LocalAttestationService implements AttestationService {
   async close(): Promise<void> {
     if (this.#ownsRego) await this.#rego.close();
   }
-}
-
-/** Claims are there where a verifier ran, initData where its text is known. */
-interface VerifiedEvidence extends Partial<Verification> {
-  readonly verdict: Verdict;
-  readonly initData?: Initdata;
 }
 
 /** One submodule of the TEE's own class, or those that its verifier tells. */

@@ -89,18 +89,29 @@ export function readMainConfig(path: string): MainConfig {
   checkExposure(grpc);
   return {
     storagePath: at(stringMember(root, 'storage', code)),
-    service: {
-      ...(optionalMember(root, 'tpm') === undefined ? {} : { tpm: readTpm(objectMember(root, 'tpm', code), at) }),
-      ...optional(root, 'snp', (value) => ({ snp: readSnpConfig(value, at) })),
-      ...optional(root, 'cca', (value) => ({ cca: readCcaConfig(value, at) })),
-      ...(optionalMember(root, 'sample') === undefined ? {} : { sample: booleanMember(root, 'sample', code) }),
-      ...optional(root, 'referenceValues', (value) => ({
-        referenceValues: readReferenceValuesConfig(value, at, readText),
-      })),
-      ...(optionalMember(root, 'token') === undefined ? {} : { token: readToken(objectMember(root, 'token', code)) }),
-    },
+    service: readServiceConfig(root, at),
     grpc,
     ...(keys === undefined ? {} : { keys }),
+  };
+}
+
+/**
+ * Reads the members that say which TEEs are verified, with what, and whose reference values are believed. Others are left
+ * to the caller.
+ *
+ * @param at makes a path of the configuration absolute
+ * @throws SealpodError USAGE naming the member
+ */
+export function readServiceConfig(root: JsonObject, at: (path: string) => string): AttestationServiceConfig {
+  return {
+    ...(optionalMember(root, 'tpm') === undefined ? {} : { tpm: readTpm(objectMember(root, 'tpm', code), at) }),
+    ...optional(root, 'snp', (value) => ({ snp: readSnpConfig(value, at) })),
+    ...optional(root, 'cca', (value) => ({ cca: readCcaConfig(value, at) })),
+    ...(optionalMember(root, 'sample') === undefined ? {} : { sample: booleanMember(root, 'sample', code) }),
+    ...optional(root, 'referenceValues', (value) => ({
+      referenceValues: readReferenceValuesConfig(value, at, readText),
+    })),
+    ...(optionalMember(root, 'token') === undefined ? {} : { token: readToken(objectMember(root, 'token', code)) }),
   };
 }
 

@@ -1,5 +1,6 @@
 import type { EarClaims } from '@sealpod/protocol/ear';
 import { SealpodError } from '@sealpod/protocol/errors';
+import type { Initdata } from '@sealpod/protocol/initdata';
 import type { JsonObject, JsonValue } from '@sealpod/protocol/json';
 import type { HashAlgorithm } from '@sealpod/protocol/rcar';
 import type { ReasonCode } from '@sealpod/protocol/reason-codes';
@@ -8,6 +9,7 @@ import type { SeenClaims } from './appraisal/recent-claims.ts';
 import type { PolicyCheck } from './policy/check.ts';
 import type { AdministratorIdentity, Provenance } from './reference-values/provenance.ts';
 import type { ReferenceValueWorkflow } from './reference-values/workflow.ts';
+import type { Verification } from './verifiers/verifier.ts';
 
 export type { SeenClaims } from './appraisal/recent-claims.ts';
 export type { PolicyCheck } from './policy/check.ts';
@@ -57,6 +59,12 @@ export interface Evaluation {
   readonly referenceValueVersions: Readonly<Record<string, number>>;
 }
 
+/** One piece of evidence after verification. Claims are there where a verifier ran, initData where its text is known. */
+export interface VerifiedEvidence extends Partial<Verification> {
+  readonly verdict: Verdict;
+  readonly initData?: Initdata;
+}
+
 export interface StoredPolicy {
   readonly id: string;
   readonly policy: string;
@@ -99,6 +107,11 @@ export interface AttestationService {
    * a policy or the storage is at fault
    */
   evaluate(request: EvaluateRequest): Promise<Evaluation>;
+  /**
+   * Verifies evidence without appraising it: no policy, no token. Never throws for what is wrong with evidence. Absent where
+   * the service is behind a wire that has no such call.
+   */
+  verifyEvidence?(evidence: EvidenceToEvaluate, policyId?: string): Promise<VerifiedEvidence>;
   /**
    * The challenge text for a TEE: `inner` holds `tee` and `tee_params`. For `tpm` the JSON text
    * `{"credential-blob", "encrypted-secret"}` where tee_params names an EK certificate and an AK; else empty.
