@@ -1,6 +1,7 @@
 import type { RegoEngineOptions } from '@sealpod/rego';
 import type { ReferenceValuesConfig } from './reference-values/config.ts';
 import type { CcaConfig } from './verifiers/cca/config.ts';
+import type { HygonConfig } from './verifiers/hygon/config.ts';
 import type { SnpConfig } from './verifiers/snp/config.ts';
 import type { TpmConfig } from './verifiers/tpm/index.ts';
 
@@ -12,6 +13,10 @@ export interface AttestationServiceConfig {
   readonly snp?: SnpConfig;
   /** Enables TEE `cca`. */
   readonly cca?: CcaConfig;
+  /** Enables TEE `csv`. */
+  readonly csv?: HygonConfig;
+  /** Enables TEE `hygondcu`. */
+  readonly hygondcu?: HygonConfig;
   /** Enables TEE `sample`, which proves nothing. For tests of the protocol. */
   readonly sample?: boolean;
   readonly token?: TokenConfig;

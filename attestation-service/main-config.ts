@@ -19,6 +19,7 @@ import { checkExposure, type GrpcServerOptions } from './grpc/server.ts';
 import type { KeyServerOptions } from './http/key-server.ts';
 import { readReferenceValuesConfig } from './reference-values/config.ts';
 import { readCcaConfig } from './verifiers/cca/config.ts';
+import { readHygonConfig } from './verifiers/hygon/config.ts';
 import { readSnpConfig } from './verifiers/snp/config.ts';
 
 /** Configuration of the service as a program. */
@@ -38,8 +39,8 @@ const code = 'USAGE';
  * - `listen` `host:port` of gRPC; `jwks` `{host, port}` of the key server, optional
  * - `tls` `{certificateFile, keyFile, clientAuthoritiesFile?}`, required beyond loopback
  * - `adminSecretFile` a file that only its owner can read; or `openAdministration: true` on loopback
- * - `tpm` `{roots: [{name, certificatesFile, simulated}], requireTrustedKey?}`, `snp` and `cca` as `readSnpConfig` and `readCcaConfig` have them,
- *   `sample` boolean
+ * - `tpm` `{roots: [{name, certificatesFile, simulated}], requireTrustedKey?}`, `snp`, `cca`, `csv` and `hygondcu` as `readSnpConfig`,
+ *   `readCcaConfig` and `readHygonConfig` have them, `sample` boolean
  * - `referenceValues` `{signers?, requiredSignatures?, approvals?, acceptUnsigned?}`, optional
  * - `token` `{issuer?, developer?, build?, profile?, lifetimeSeconds?}`
  *
@@ -107,6 +108,8 @@ export function readServiceConfig(root: JsonObject, at: (path: string) => string
     ...(optionalMember(root, 'tpm') === undefined ? {} : { tpm: readTpm(objectMember(root, 'tpm', code), at) }),
     ...optional(root, 'snp', (value) => ({ snp: readSnpConfig(value, at) })),
     ...optional(root, 'cca', (value) => ({ cca: readCcaConfig(value, at) })),
+    ...optional(root, 'csv', (value) => ({ csv: readHygonConfig(value, 'csv', at) })),
+    ...optional(root, 'hygondcu', (value) => ({ hygondcu: readHygonConfig(value, 'hygondcu', at) })),
     ...(optionalMember(root, 'sample') === undefined ? {} : { sample: booleanMember(root, 'sample', code) }),
     ...optional(root, 'referenceValues', (value) => ({
       referenceValues: readReferenceValuesConfig(value, at, readText),

@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs';
 import {
   type CcaConfig,
+  type HygonConfig,
   type ReferenceValuesConfig,
   readCcaConfig,
+  readHygonConfig,
   readReferenceValuesConfig,
   readSnpConfig,
   type SnpConfig,
@@ -43,6 +45,10 @@ export type AttestationServiceConfig =
       readonly snp?: SnpConfig;
       /** Enables TEE `cca`. */
       readonly cca?: CcaConfig;
+      /** Enables TEE `csv`. */
+      readonly csv?: HygonConfig;
+      /** Enables TEE `hygondcu`. */
+      readonly hygondcu?: HygonConfig;
       /** Enables TEE `sample`, which proves nothing; for tests of the protocol. */
       readonly sample: boolean;
       readonly token: TokenConfig;
@@ -117,12 +123,16 @@ export function readAttestationService(service: ConfigReader): AttestationServic
     const snp = service.optionalJson('snp');
     const cca = service.optionalJson('cca');
     const referenceValues = service.optionalJson('referenceValues');
+    const csv = service.optionalJson('csv');
+    const hygondcu = service.optionalJson('hygondcu');
     const at = (path: string): string => service.resolve(path);
     config = {
       ...base,
       ...(tpm === undefined ? {} : { tpm: readTpm(tpm) }),
       ...(snp === undefined ? {} : { snp: readSnpConfig(snp, at) }),
       ...(cca === undefined ? {} : { cca: readCcaConfig(cca, at) }),
+      ...(csv === undefined ? {} : { csv: readHygonConfig(csv, 'csv', at) }),
+      ...(hygondcu === undefined ? {} : { hygondcu: readHygonConfig(hygondcu, 'hygondcu', at) }),
       ...(referenceValues === undefined
         ? {}
         : { referenceValues: readReferenceValuesConfig(referenceValues, at, readText) }),
