@@ -1,4 +1,4 @@
-import { checkAttestationPolicy, checkPolicySource, type PolicyCheck } from '@sealpod/attestation-service/offline';
+import type { PolicyCheck } from '@sealpod/attestation-service/offline';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { createRegoEngine, type RegoEngine } from '@sealpod/rego';
 import type { Command } from 'commander';
@@ -179,6 +179,7 @@ async function check(
   const policy = readText(file);
   if (stored === true && kind === 'attestation')
     return (await kbsClientFor(command).post('/admin/v1/policies/check', { id, policy })) as PolicyCheck;
+  const { checkAttestationPolicy, checkPolicySource } = await import('@sealpod/attestation-service/offline');
   return withEngine(async (rego) => {
     if (kind === 'attestation') return checkAttestationPolicy(rego, { id, policy });
     await rego.check(policy);

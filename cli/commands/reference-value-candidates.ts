@@ -1,4 +1,3 @@
-import { learnableInFile } from '@sealpod/attestation-service/offline';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Command } from 'commander';
 import { writeResult } from '../terminal/output.ts';
@@ -90,6 +89,7 @@ async function learnRequest(options: LearnOptions): Promise<object> {
     ...(collateral === undefined ? {} : { collateral }),
     ...(tee === undefined ? {} : { tee }),
   });
+  const { learnableInFile } = await import('@sealpod/attestation-service/offline');
   return { values: learnableInFile(verification), source: evidence };
 }
 

@@ -261,13 +261,13 @@ describe('sealpod verify', () => {
       '--explain',
     );
     expect(other.code).toBe(1);
-    expect(other.stdout).toMatch(/NOT .*EV_BINDING_MISMATCH\n +expected +01.*\n +actual +00.*\n[^]*to do/);
+    expect(other.stdout).toMatch(/NOT .*EV_BINDING_MISMATCH\n +expected +01.*\n +actual +00.*\n[\s\S]*to do/);
     const unbound = await sealpod('verify', file('sample.json'), '--allow-sample', '--explain');
-    expect(unbound.stdout).toMatch(/sample: verified\n.*replay does not show[^]*"launch_digest": "abcde"/);
+    expect(unbound.stdout).toMatch(/sample: verified\n.*replay does not show[\s\S]*"launch_digest": "abcde"/);
     const unsupported = await sealpod('verify', file('sample.json'));
     expect([unsupported.code, unsupported.stdout]).toEqual([
       1,
-      expect.stringMatching(/EV_TEE_UNSUPPORTED[^]*NOT verified/),
+      expect.stringMatching(/EV_TEE_UNSUPPORTED[\s\S]*NOT verified/),
     ]);
     expect((await sealpod('verify', file('forged.json'), '--allow-sample')).stdout).toContain('EV_FORMAT');
   });

@@ -1,11 +1,4 @@
-import {
-  type OfflineVerification,
-  offlineConfiguration,
-  readEvidenceFile,
-  verifyInFile,
-  withCertificates,
-  withOfflineService,
-} from '@sealpod/attestation-service/offline';
+import type { OfflineVerification } from '@sealpod/attestation-service/offline';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { isTee, teeNames } from '@sealpod/protocol/rcar';
 import { reasonCodes } from '@sealpod/protocol/reason-codes';
@@ -34,6 +27,10 @@ async function verifyFile(file: string, options: VerifyOptions): Promise<Offline
       actual: reportData,
     });
   const bytes = readBytes(file);
+  // The service is loaded for who needs it: every other command starts without.
+  const { offlineConfiguration, readEvidenceFile, verifyInFile, withCertificates, withOfflineService } = await import(
+    '@sealpod/attestation-service/offline'
+  );
   const config = offlineConfiguration(collateral);
   const evidence = withCertificates(readEvidenceFile(bytes, tee), collateral);
   return withOfflineService(allowSample ? { ...config, sample: true } : config, (service) =>
