@@ -2,6 +2,7 @@ import type { RegoEngineOptions } from '@sealpod/rego';
 import type { ReferenceValuesConfig } from './reference-values/config.ts';
 import type { CcaConfig } from './verifiers/cca/config.ts';
 import type { HygonConfig } from './verifiers/hygon/config.ts';
+import type { SeConfig } from './verifiers/se/config.ts';
 import type { SnpConfig } from './verifiers/snp/config.ts';
 import type { TpmConfig } from './verifiers/tpm/index.ts';
 
@@ -17,6 +18,8 @@ export interface AttestationServiceConfig {
   readonly csv?: HygonConfig;
   /** Enables TEE `hygondcu`. */
   readonly hygondcu?: HygonConfig;
+  /** Enables TEE `se`. */
+  readonly se?: SeConfig;
   /** Enables TEE `sample`, which proves nothing. For tests of the protocol. */
   readonly sample?: boolean;
   readonly token?: TokenConfig;

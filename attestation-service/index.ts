@@ -15,4 +15,5 @@ export {
 } from './service.ts';
 export { type CcaConfig, readCcaConfig } from './verifiers/cca/config.ts';
 export { type HygonConfig, readHygonConfig } from './verifiers/hygon/config.ts';
+export { readSeConfig, type SeConfig } from './verifiers/se/config.ts';
 export { readSnpConfig, type SnpConfig } from './verifiers/snp/config.ts';

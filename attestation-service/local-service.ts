@@ -38,6 +38,8 @@ import { ccaPlatforms, ccaRules, ccaVerifier } from './verifiers/cca/index.ts';
 import { allOf } from './verifiers/check.ts';
 import { csvVerifier, dcuVerifier, hygonRoot, hygonSources } from './verifiers/hygon/index.ts';
 import { sampleVerifier } from './verifiers/sample/index.ts';
+import { seVerifier } from './verifiers/se/index.ts';
+import { readSeTrust } from './verifiers/se/trust.ts';
 import { amdSources, snpRules, snpVerifier } from './verifiers/snp/index.ts';
 import { tpmVerifier } from './verifiers/tpm/index.ts';
 import type { SubmoduleClaims, Verifier } from './verifiers/verifier.ts';
@@ -78,6 +80,7 @@ export async function createAttestationService(
   if (config.csv !== undefined) verifiers.set('csv', csvVerifier(hygonRoot, hygonSources(config.csv, storage, now)));
   if (config.hygondcu !== undefined)
     verifiers.set('hygondcu', dcuVerifier(hygonRoot, hygonSources(config.hygondcu, storage, now)));
+  if (config.se !== undefined) verifiers.set('se', seVerifier(readSeTrust(config.se), challengeKey, now));
   if (config.sample === true) verifiers.set('sample', sampleVerifier());
   const service = new LocalAttestationService(
     config,

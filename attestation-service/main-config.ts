@@ -20,6 +20,7 @@ import type { KeyServerOptions } from './http/key-server.ts';
 import { readReferenceValuesConfig } from './reference-values/config.ts';
 import { readCcaConfig } from './verifiers/cca/config.ts';
 import { readHygonConfig } from './verifiers/hygon/config.ts';
+import { readSeConfig } from './verifiers/se/config.ts';
 import { readSnpConfig } from './verifiers/snp/config.ts';
 
 /** Configuration of the service as a program. */
@@ -39,8 +40,8 @@ const code = 'USAGE';
  * - `listen` `host:port` of gRPC; `jwks` `{host, port}` of the key server, optional
  * - `tls` `{certificateFile, keyFile, clientAuthoritiesFile?}`, required beyond loopback
  * - `adminSecretFile` a file that only its owner can read; or `openAdministration: true` on loopback
- * - `tpm` `{roots: [{name, certificatesFile, simulated}], requireTrustedKey?}`, `snp`, `cca`, `csv` and `hygondcu` as `readSnpConfig`,
- *   `readCcaConfig` and `readHygonConfig` have them, `sample` boolean
+ * - `tpm` `{roots: [{name, certificatesFile, simulated}], requireTrustedKey?}`, `snp`, `cca`, `csv`, `hygondcu` and `se` as
+ *   `readSnpConfig`, `readCcaConfig`, `readHygonConfig` and `readSeConfig` have them, `sample` boolean
  * - `referenceValues` `{signers?, requiredSignatures?, approvals?, acceptUnsigned?}`, optional
  * - `token` `{issuer?, developer?, build?, profile?, lifetimeSeconds?}`
  *
@@ -60,6 +61,9 @@ export function readMainConfig(path: string): MainConfig {
       'tpm',
       'snp',
       'cca',
+      'csv',
+      'hygondcu',
+      'se',
       'sample',
       'token',
       'referenceValues',
@@ -110,6 +114,7 @@ export function readServiceConfig(root: JsonObject, at: (path: string) => string
     ...optional(root, 'cca', (value) => ({ cca: readCcaConfig(value, at) })),
     ...optional(root, 'csv', (value) => ({ csv: readHygonConfig(value, 'csv', at) })),
     ...optional(root, 'hygondcu', (value) => ({ hygondcu: readHygonConfig(value, 'hygondcu', at) })),
+    ...optional(root, 'se', (value) => ({ se: readSeConfig(value, at) })),
     ...(optionalMember(root, 'sample') === undefined ? {} : { sample: booleanMember(root, 'sample', code) }),
     ...optional(root, 'referenceValues', (value) => ({
       referenceValues: readReferenceValuesConfig(value, at, readText),

@@ -6,7 +6,9 @@ import {
   readCcaConfig,
   readHygonConfig,
   readReferenceValuesConfig,
+  readSeConfig,
   readSnpConfig,
+  type SeConfig,
   type SnpConfig,
 } from '@sealpod/attestation-service';
 import { SealpodError } from '@sealpod/protocol/errors';
@@ -49,6 +51,8 @@ export type AttestationServiceConfig =
       readonly csv?: HygonConfig;
       /** Enables TEE `hygondcu`. */
       readonly hygondcu?: HygonConfig;
+      /** Enables TEE `se`. */
+      readonly se?: SeConfig;
       /** Enables TEE `sample`, which proves nothing; for tests of the protocol. */
       readonly sample: boolean;
       readonly token: TokenConfig;
@@ -125,6 +129,7 @@ export function readAttestationService(service: ConfigReader): AttestationServic
     const referenceValues = service.optionalJson('referenceValues');
     const csv = service.optionalJson('csv');
     const hygondcu = service.optionalJson('hygondcu');
+    const se = service.optionalJson('se');
     const at = (path: string): string => service.resolve(path);
     config = {
       ...base,
@@ -136,6 +141,7 @@ export function readAttestationService(service: ConfigReader): AttestationServic
       ...(referenceValues === undefined
         ? {}
         : { referenceValues: readReferenceValuesConfig(referenceValues, at, readText) }),
+      ...(se === undefined ? {} : { se: readSeConfig(se, at) }),
     };
   }
   service.end();

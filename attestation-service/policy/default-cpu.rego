@@ -1,5 +1,5 @@
 # Appraisal of CPU TEEs against reference values. Values of the trust vector are those of AR4SI: 2 and 3 affirm, 33, 36
-# and 97 do not. Reference value names and conditions of sample, snp, tdx and the az-*-vtpm types are upstream's.
+# and 97 do not. Reference value names and conditions of sample, snp, tdx, se and the az-*-vtpm types are upstream's.
 #
 # A component without a reference value never affirms, and neither does a simulated TPM or a machine with a debug switch.
 package policy
@@ -265,21 +265,28 @@ configuration := 2 if {
 	regex.match("^[0-9a-f][014589cd]", input.sgx.body["attributes.flags"])
 }
 
-##### cca
+##### cca, whose platform the verifier holds against its stores or has appraised by a service, and refuses where it is unknown
 
 executables := 3 if {
 	input.cca
-	input.cca.realm["cca-realm-initial-measurement"] in query_reference_value("cca_realm_initial_measurement")
+	cca_realm_known
 }
+
+cca_realm_known if input.cca.realm["cca-realm-initial-measurement"] in query_reference_value("cca_realm_initial_measurement")
+
+cca_realm_known if input.cca.sealpod.realm_appraisal in {"approved-boot", "approved-runtime"}
+
+# Of a service: 2 and 3 are approved at run time and at boot.
+cca_realm_known if input.cca.sealpod.realm_trust_vector.executables in {2, 3}
 
 hardware := 2 if {
 	input.cca
-	input.cca.platform["cca-platform-implementation-id"] in query_reference_value("cca_implementation_id")
+	input.cca.sealpod.appraised_by
 }
 
 configuration := 2 if {
 	input.cca
-	input.cca.realm["cca-realm-extensible-measurements"] in query_reference_value("cca_realm_extensible_measurements")
+	input.cca.sealpod.platform_lifecycle == "secured"
 }
 
 ##### csv
@@ -289,35 +296,28 @@ executables := 3 if {
 	input.csv.measure in query_reference_value("csv_measure")
 }
 
-# Reports of version 1 do not tell the firmware's build, and so never affirm the hardware.
+# The first version of reports does not tell the version of the firmware.
 hardware := 2 if {
+	input.csv
+	input.csv.version == "1"
+} else := 2 if {
 	input.csv
 	input.csv.build in query_reference_value("csv_build")
 }
 
 configuration := 2 if {
 	input.csv
-	input.csv.policy.nodbg in {true, 1, "1"}
-	input.csv.policy.noks in {true, 1, "1"}
-	input.csv.policy.nosend in {true, 1, "1"}
+	input.csv.policy.nodbg == 1
+	input.csv.policy.es == 1
 }
 
-##### se
+##### se, of which the verifier refuses every image that is not configured and every machine without a verified host key
 
-executables := 3 if {
-	input.se
-	input.se.tag in query_reference_value("se_tag")
-}
+executables := 3 if input.se
 
-hardware := 2 if {
-	input.se
-	input.se.attestation_phkh in query_reference_value("se_attestation_phkh")
-}
+hardware := 2 if input.se
 
-configuration := 2 if {
-	input.se
-	input.se.image_phkh in query_reference_value("se_image_phkh")
-}
+configuration := 2 if input.se
 
 ##### What the owner put into the initdata, for policies of the key broker
 

@@ -106,11 +106,10 @@ const machines: Readonly<Record<string, JsonObject>> = {
     collateral_expiration_status: '0',
   },
   cca: {
-    realm: { 'cca-realm-initial-measurement': 'aa', 'cca-realm-extensible-measurements': ['a', 'b', 'c', 'd'] },
-    platform: { 'cca-platform-implementation-id': 'bb' },
+    realm: { 'cca-realm-initial-measurement': 'aa' },
+    sealpod: { appraised_by: 'local stores', platform_lifecycle: 'secured' },
   },
-  csv: { measure: 'aa', build: '2', policy: { nodbg: 1, noks: 1, nosend: 1 } },
-  se: { tag: 'aa', image_phkh: 'bb', attestation_phkh: 'cc' },
+  csv: { version: '2', measure: 'aa', build: '2', policy: { nodbg: 1, es: 1 } },
 };
 
 /** Paths of the leaves of claims. */

@@ -47,7 +47,7 @@ export function verifySm2(key: Sm2PublicKey, message: Uint8Array, signature: Sm2
   const t = (r + s) % sm2Order;
   const point = pointOf(key);
   if (t === 0n || point === undefined) return false;
-  const sum = Sm2Point.BASE.multiplyUnsafe(s).add(point.multiplyUnsafe(t));
+  const sum = Sm2Point.BASE.mulAddUnsafe(s, point, t);
   return !sum.is0() && (sm2Digest(key, message) + sum.toAffine().x) % sm2Order === r;
 }
 
