@@ -46,9 +46,9 @@ export class TokenSigner {
       .sign(this.#key);
   }
 
-  /** JWK Set of the keys that verify tokens. */
-  jwks(): { keys: JsonObject[] } {
-    return { keys: [{ ...this.#jwk, kid: this.#keyId, use: 'sig' }] };
+  /** The public half, as a member of a JWK Set. */
+  publicJwk(): JsonObject {
+    return { ...this.#jwk, kid: this.#keyId, use: 'sig' };
   }
 }
 
