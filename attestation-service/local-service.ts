@@ -12,6 +12,7 @@ import { appraise } from './appraisal/appraise.ts';
 import { explainAppraisal } from './appraisal/explain.ts';
 import { initDataClaims } from './appraisal/init-data-claims.ts';
 import { RecentClaims, type SeenClaims } from './appraisal/recent-claims.ts';
+import { RememberedAnswers } from './appraisal/remembered-answers.ts';
 import { type AttestationServiceConfig, defaultIssuer } from './config.ts';
 import type { PolicyCheck } from './policy/check.ts';
 import { Policies } from './policy/policies.ts';
@@ -99,6 +100,7 @@ class LocalAttestationService implements AttestationService {
   readonly #policies: Policies;
   readonly #referenceValues: ReferenceValues;
   readonly #recent: RecentClaims;
+  readonly #answers = new RememberedAnswers();
   readonly referenceValueWorkflow: ReferenceValueWorkflow;
   readonly #keys: TokenKeys;
   readonly #verifiers: ReadonlyMap<string, Verifier>;
@@ -177,7 +179,12 @@ class LocalAttestationService implements AttestationService {
         const submodule = submoduleName(teeClass, Object.keys(submods));
         const annotated = annotatedEvidence(evidence, claims, initData && initDataClaims(initData));
         const rules = { policyId, acceptUnsigned: this.#acceptUnsigned, now };
-        const outcome = await appraise(this.#rego, snapshot, { ...rules, teeClass, evidence: annotated });
+        const outcome = await appraise(this.#rego, snapshot, {
+          ...rules,
+          teeClass,
+          evidence: annotated,
+          answers: this.#answers,
+        });
         submods[submodule] =
           this.#config.token?.verbose === false ? withoutAdditional(outcome.appraisal) : outcome.appraisal;
         explanations.push(explainAppraisal({ submodule, tee: evidence.tee, claims }, outcome, snapshot, rules));
