@@ -31,6 +31,9 @@ export interface AttestationServiceConfig {
   readonly now?: () => Date;
 }
 
+/** Upstream's `iss`. */
+export const defaultIssuer = 'CoCo-Attestation-Service';
+
 /** What tokens say; the defaults are upstream's. */
 export interface TokenConfig {
   /** `CoCo-Attestation-Service` by default. */
@@ -43,4 +46,13 @@ export interface TokenConfig {
   readonly profile?: string;
   /** 300 by default. */
   readonly lifetimeSeconds?: number;
+  /** `aud` of every token; absent by default, as upstream. */
+  readonly audience?: string;
+  /**
+   * Whether tokens carry the additional evidence that was sent with the runtime data. True by default; evidence of devices
+   * makes tokens larger than servers take in a header. The digest that the hardware signed covers it either way.
+   */
+  readonly verbose?: boolean;
+  /** A token key signs for so long, then the next one takes over; by default until it is rotated by hand. */
+  readonly rotateKeyAfterSeconds?: number;
 }

@@ -12,7 +12,8 @@ import { appraise } from './appraisal/appraise.ts';
 import { explainAppraisal } from './appraisal/explain.ts';
 import { initDataClaims } from './appraisal/init-data-claims.ts';
 import { RecentClaims, type SeenClaims } from './appraisal/recent-claims.ts';
-import type { AttestationServiceConfig } from './config.ts';
+import { RememberedAnswers } from './appraisal/remembered-answers.ts';
+import { type AttestationServiceConfig, defaultIssuer } from './config.ts';
 import type { PolicyCheck } from './policy/check.ts';
 import { Policies } from './policy/policies.ts';
 import type { AdministratorIdentity } from './reference-values/provenance.ts';
@@ -32,7 +33,7 @@ import {
   type VerifiedEvidence,
 } from './service.ts';
 import { type Snapshot, Snapshots } from './snapshot.ts';
-import { newTokenKey, TokenSigner } from './token/signer.ts';
+import { TokenKeys } from './token/token-keys.ts';
 import { azureSnpVerifier } from './verifiers/azure/snp.ts';
 import { ccaPlatforms, ccaRules, ccaVerifier } from './verifiers/cca/index.ts';
 import { allOf } from './verifiers/check.ts';
@@ -46,6 +47,7 @@ import type { SubmoduleClaims, Verifier } from './verifiers/verifier.ts';
 
 /** Evidence of one request, at most: a guest must not choose how much work it makes. */
 const maxEvidences = 16;
+const defaultLifetimeSeconds = 300;
 
 /** What the attestation service shares with the process it runs in. */
 export interface AttestationServiceDependencies {
@@ -66,7 +68,13 @@ export async function createAttestationService(
 ): Promise<AttestationService> {
   const { storage, rego } = dependencies;
   const challengeKey = await sharedSecret(storage, 'challenge-key', async () => randomBytes(32));
-  const signer = await TokenSigner.open(await sharedSecret(storage, 'token-key', newTokenKey));
+  const now = config.now ?? (() => new Date());
+  const { lifetimeSeconds = defaultLifetimeSeconds, rotateKeyAfterSeconds } = config.token ?? {};
+  const keys = await TokenKeys.open(
+    storage,
+    { lifetimeSeconds, ...(rotateKeyAfterSeconds === undefined ? {} : { rotateAfterSeconds: rotateKeyAfterSeconds }) },
+    now,
+  );
   const verifiers = new Map<string, Verifier>();
   const now = config.now ?? (() => new Date());
   if (config.tpm !== undefined) verifiers.set('tpm', tpmVerifier(config.tpm, challengeKey));
@@ -85,7 +93,7 @@ export async function createAttestationService(
   const service = new LocalAttestationService(
     config,
     { storage, ...(rego === undefined ? {} : { rego }) },
-    signer,
+    keys,
     verifiers,
   );
   await service.start();
@@ -100,15 +108,16 @@ class LocalAttestationService implements AttestationService {
   readonly #policies: Policies;
   readonly #referenceValues: ReferenceValues;
   readonly #recent: RecentClaims;
+  readonly #answers = new RememberedAnswers();
   readonly referenceValueWorkflow: ReferenceValueWorkflow;
-  readonly #signer: TokenSigner;
+  readonly #keys: TokenKeys;
   readonly #verifiers: ReadonlyMap<string, Verifier>;
   readonly #now: () => Date;
 
   constructor(
     config: AttestationServiceConfig,
     { storage, rego }: AttestationServiceDependencies,
-    signer: TokenSigner,
+    keys: TokenKeys,
     verifiers: ReadonlyMap<string, Verifier>,
   ) {
     this.#config = config;
@@ -121,7 +130,7 @@ class LocalAttestationService implements AttestationService {
     this.#policies = new Policies(this.#snapshots, this.#rego, this.#recent, this.#now);
     this.#referenceValues = new ReferenceValues(this.#snapshots, referenceValues, this.#now);
     this.referenceValueWorkflow = new ReferenceValueWorkflow(this.#snapshots, this.#recent, referenceValues, this.#now);
-    this.#signer = signer;
+    this.#keys = keys;
     this.#verifiers = verifiers;
   }
 
@@ -178,8 +187,14 @@ class LocalAttestationService implements AttestationService {
         const submodule = submoduleName(teeClass, Object.keys(submods));
         const annotated = annotatedEvidence(evidence, claims, initData && initDataClaims(initData));
         const rules = { policyId, acceptUnsigned: this.#acceptUnsigned, now };
-        const outcome = await appraise(this.#rego, snapshot, { ...rules, teeClass, evidence: annotated });
-        submods[submodule] = outcome.appraisal;
+        const outcome = await appraise(this.#rego, snapshot, {
+          ...rules,
+          teeClass,
+          evidence: annotated,
+          answers: this.#answers,
+        });
+        submods[submodule] =
+          this.#config.token?.verbose === false ? withoutAdditional(outcome.appraisal) : outcome.appraisal;
         explanations.push(explainAppraisal({ submodule, tee: evidence.tee, claims }, outcome, snapshot, rules));
         await this.#recent.see({ tee: evidence.tee, teeClass, correlationId, claims, input: annotated });
         policyVersions[outcome.policy.id] = outcome.policy.sha256;
@@ -189,7 +204,7 @@ class LocalAttestationService implements AttestationService {
     }
     const claims = this.#earClaims(submods, correlationId, now);
     return {
-      token: await this.#signer.sign(claims),
+      token: await this.#keys.sign(claims),
       claims,
       verdict: allOf('attestation', [evidenceVerdict, ...explanations]),
       evidenceDigest,
@@ -199,7 +214,7 @@ class LocalAttestationService implements AttestationService {
   }
 
   #earClaims(submods: Record<string, Appraisal>, correlationId: string, now: Date): EarClaims {
-    const { issuer, developer, build, profile, lifetimeSeconds } = this.#config.token ?? {};
+    const { issuer, developer, build, profile, lifetimeSeconds, audience } = this.#config.token ?? {};
     const iat = Math.floor(now.getTime() / 1000);
     return {
       eat_profile: profile ?? 'tag:github.com,2024:confidential-containers/Trustee',
@@ -209,8 +224,9 @@ class LocalAttestationService implements AttestationService {
         build: build ?? 'attestation-service 0.1.0',
       },
       submods,
-      exp: iat + (lifetimeSeconds ?? 300),
-      iss: issuer ?? 'CoCo-Attestation-Service',
+      exp: iat + (lifetimeSeconds ?? defaultLifetimeSeconds),
+      iss: issuer ?? defaultIssuer,
+      ...(audience === undefined ? {} : { aud: audience }),
       jti: correlationId,
     };
   }
@@ -329,12 +345,25 @@ class LocalAttestationService implements AttestationService {
   }
 
   async jwks(): Promise<{ readonly keys: readonly JsonObject[] }> {
-    return this.#signer.jwks();
+    return this.#keys.jwks();
+  }
+
+  rotateTokenKey(): Promise<void> {
+    return this.#keys.rotate();
   }
 
   async close(): Promise<void> {
     if (this.#ownsRego) await this.#rego.close();
   }
+}
+
+/** What devices sent along makes tokens large; what the hardware signed still covers it. */
+function withoutAdditional(appraisal: Appraisal): Appraisal {
+  const evidence = appraisal['ear.veraison.annotated-evidence'];
+  const runtime = evidence['runtime_data_claims'];
+  if (typeof runtime !== 'object' || runtime === null || !('additional-evidence' in runtime)) return appraisal;
+  const { 'additional-evidence': _additional, ...kept } = runtime as JsonObject;
+  return { ...appraisal, 'ear.veraison.annotated-evidence': { ...evidence, runtime_data_claims: kept } };
 }
 
 /** One submodule of the TEE's own class, or those that its verifier tells. */

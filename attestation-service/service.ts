@@ -144,8 +144,10 @@ export interface AttestationService {
   /** What uploading a policy under this id would check, without storing it; absent as above. */
   checkPolicy?(id: string, policy: string): Promise<PolicyCheck>;
 
-  /** The public keys that verify tokens. */
+  /** The public keys that verify tokens: of the key that signs, of the next one, and of those whose tokens still live. */
   jwks(): Promise<{ readonly keys: readonly JsonObject[] }>;
+  /** Publishes a new token key, which takes over after five minutes. Absent where the service is behind a wire that has no such call. */
+  rotateTokenKey?(): Promise<void>;
   close(): Promise<void>;
 }
 

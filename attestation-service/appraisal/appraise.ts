@@ -5,6 +5,7 @@ import type { RegoEngine } from '@sealpod/rego';
 import type { PolicyRecord } from '../policy/record.ts';
 import { usableReferenceValues } from '../reference-values/usable.ts';
 import type { Snapshot } from '../snapshot.ts';
+import { RememberedAnswers } from './remembered-answers.ts';
 
 /** Rules that an attestation policy answers with. */
 export const claimsRule = 'data.policy.trust_claims';
@@ -35,12 +36,15 @@ export async function appraise(
     evidence,
     now,
     acceptUnsigned = false,
+    answers = new RememberedAnswers(),
   }: {
     readonly policyId: string;
     readonly teeClass: string;
     readonly evidence: JsonObject;
     readonly now: Date;
     readonly acceptUnsigned?: boolean;
+    /** Answers of evaluations before this one. */
+    readonly answers?: RememberedAnswers;
   },
 ): Promise<PolicyOutcome> {
   const id = `${policyId}_${teeClass}`;
@@ -48,13 +52,17 @@ export async function appraise(
   if (record?.policy === undefined) {
     throw new SealpodError('POLICY_UNSET', `there is no attestation policy ${id}`, { source: `policy ${id}` });
   }
-  const { values, referenceValueIds } = await rego.evaluate({
-    policy: record.policy,
-    rules: [claimsRule, extensionsRule],
-    input: evidence,
-    data: {},
-    functions: { query_reference_value: usableReferenceValues(record, snapshot, { policyId, acceptUnsigned, now }) },
-  });
+  const { policy } = record;
+  const usable = usableReferenceValues(record, snapshot, { policyId, acceptUnsigned, now });
+  const { values, referenceValueIds } = await answers.get(record, evidence, usable, () =>
+    rego.evaluate({
+      policy,
+      rules: [claimsRule, extensionsRule],
+      input: evidence,
+      data: {},
+      functions: { query_reference_value: usable },
+    }),
+  );
   const vector = trustVector(values[claimsRule], id);
   const appraisal: Appraisal = {
     'ear.status': statusOf(vector),

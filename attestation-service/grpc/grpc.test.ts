@@ -22,8 +22,8 @@ import {
   connectAttestationService,
   type EvidenceToEvaluate,
 } from '../index.ts';
-import { type RunningAttestationService, startAttestationService } from '../main.ts';
 import { readMainConfig } from '../main-config.ts';
+import { type RunningAttestationService, startAttestationService } from '../start.ts';
 
 const secret = 'a secret of administrators';
 const teePubKey = { kty: 'EC', crv: 'P-256', alg: 'ECDH-ES+A256KW', x: 'x', y: 'y' } as const;

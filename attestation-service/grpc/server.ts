@@ -1,4 +1,4 @@
-import { createHash, randomUUID, timingSafeEqual } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import type { MessageShape } from '@bufbuild/protobuf';
 import { type Metadata, Server, ServerCredentials, type ServerUnaryCall } from '@grpc/grpc-js';
 import { SealpodError } from '@sealpod/protocol/errors';
@@ -19,6 +19,7 @@ import {
 } from '@sealpod/protocol/gen/grpc/health_v1_pb';
 import { toGrpcServiceDefinition } from '@sealpod/protocol/grpc';
 import { decodeBase64Url } from '@sealpod/protocol/json';
+import { checkExposure, defaultPolicy, type FrontOptions, isAdministrator, requireAdministrator } from '../access.ts';
 import { referenceValueHandlers } from '../reference-values/grpc-service.ts';
 import type { AdministratorIdentity } from '../reference-values/provenance.ts';
 import type { AttestationService } from '../service.ts';
@@ -26,30 +27,12 @@ import { type AttestationRequest, fromWire } from './requests.ts';
 import { correlationIdHeader } from './side-channel.ts';
 import { unary } from './unary.ts';
 
-export interface GrpcServerOptions {
-  /** `host:port`; port 0 takes a free one. */
-  readonly address: string;
-  /** PEM. Required for any address but a loopback one. */
-  readonly tls?: {
-    readonly certificate: string;
-    readonly key: string;
-    /** Certificate authorities of clients: then every caller needs a certificate, and is an administrator. */
-    readonly clientAuthorities?: string;
-  };
-  /** What an administrator sends as `authorization: Bearer …`. At least 16 characters. */
-  readonly adminSecret?: string;
-  /** Lets anyone who reaches the socket set policies and reference values, as upstream. Loopback addresses only. */
-  readonly openAdministration?: boolean;
-}
-
 export interface GrpcServer {
   /** The port it listens at. */
   readonly port: number;
   close(): Promise<void>;
 }
 
-/** The policy that appraises where none is named. */
-const defaultPolicy = 'default';
 /** Upstream's evidence limit through its REST body, with room for base64. */
 const maxMessageBytes = 8 * 1024 * 1024;
 
@@ -61,26 +44,21 @@ const maxMessageBytes = 8 * 1024 * 1024;
  *
  * @throws SealpodError USAGE for a configuration that would be open to the network, NETWORK where it cannot listen
  */
-export async function serveGrpc(service: AttestationService, options: GrpcServerOptions): Promise<GrpcServer> {
+export async function serveGrpc(service: AttestationService, options: FrontOptions): Promise<GrpcServer> {
   checkExposure(options);
   const server = new Server({
     'grpc.max_receive_message_length': maxMessageBytes,
     'grpc.max_send_message_length': maxMessageBytes,
   });
-  const isAdministrator = (metadata: Metadata): boolean => administrator(metadata, options);
-  const requireAdministrator = (metadata: Metadata): void => {
-    if (!isAdministrator(metadata))
-      throw new SealpodError('ADMIN_TOKEN', 'only an administrator may do this', {
-        fix: 'configure adminSecret or client certificates',
-      });
-  };
+  const requireAdmin = (metadata: Metadata): void => requireAdministrator(authorizationOf(metadata), options);
+  const isAdmin = (metadata: Metadata): boolean => isAdministrator(authorizationOf(metadata), options);
 
   server.addService(toGrpcServiceDefinition(AttestationServiceDescription), {
     attestationEvaluate: unary(
       AttestationResponseSchema,
       async (request: AttestationRequest, metadata) => {
         // The token is affirming by the policy that appraised it: to choose another is to decide what is affirming.
-        if (request.policyIds.some((id) => id !== defaultPolicy)) requireAdministrator(metadata);
+        if (request.policyIds.some((id) => id !== defaultPolicy)) requireAdmin(metadata);
         const [correlationId] = metadata.get(correlationIdHeader);
         const evaluation = service.evaluate({
           evidences: request.verificationRequests.map(fromWire),
@@ -89,14 +67,14 @@ export async function serveGrpc(service: AttestationService, options: GrpcServer
             typeof correlationId === 'string' && /^[\w.-]{1,64}$/.test(correlationId) ? correlationId : randomUUID(),
         });
         const { token, ...explanation } = await evaluation;
-        return { message: { attestationToken: token }, ...(isAdministrator(metadata) ? { explanation } : {}) };
+        return { message: { attestationToken: token }, ...(isAdmin(metadata) ? { explanation } : {}) };
       },
-      isAdministrator,
+      isAdmin,
     ),
     setAttestationPolicy: unary(
       SetPolicyResponseSchema,
       async ({ policyId, policy }: MessageShape<typeof SetPolicyRequestSchema>, metadata) => {
-        requireAdministrator(metadata);
+        requireAdmin(metadata);
         await service.setPolicy(
           policyId,
           decodeBase64Url(policy, { what: 'policy', code: 'POLICY_INVALID' }).toString('utf8'),
@@ -114,7 +92,7 @@ export async function serveGrpc(service: AttestationService, options: GrpcServer
   server.addService(
     toGrpcServiceDefinition(ReferenceValueProviderService),
     referenceValueHandlers(service, (call) => {
-      requireAdministrator(call.metadata);
+      requireAdmin(call.metadata);
       return administratorOf(call, options);
     }),
   );
@@ -127,33 +105,14 @@ export async function serveGrpc(service: AttestationService, options: GrpcServer
   return { port, close: () => close(server) };
 }
 
-/** @throws SealpodError USAGE for a configuration that would be open to the network */
-export function checkExposure({ address, tls, adminSecret, openAdministration }: GrpcServerOptions): void {
-  const loopback = /^(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+$/.test(address);
-  if (!loopback && tls === undefined) {
-    throw new SealpodError('USAGE', 'without TLS the service listens at a loopback address only', { actual: address });
-  }
-  if (openAdministration === true && !loopback) {
-    throw new SealpodError('USAGE', 'open administration is for loopback addresses only', { actual: address });
-  }
-  if (adminSecret !== undefined && adminSecret.length < 16) {
-    throw new SealpodError('USAGE', 'the admin secret is too short', { expected: 'at least 16 characters' });
-  }
-}
-
-/** With client authorities configured, the handshake has already refused every caller without a certificate. */
-function administrator(metadata: Metadata, { tls, adminSecret, openAdministration }: GrpcServerOptions): boolean {
-  if (tls?.clientAuthorities !== undefined || openAdministration === true) return true;
-  const [presented] = metadata.get('authorization');
-  if (adminSecret === undefined || typeof presented !== 'string') return false;
-  const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
-  return timingSafeEqual(digest(presented), digest(`Bearer ${adminSecret}`));
+function authorizationOf(metadata: Metadata): unknown {
+  return metadata.get('authorization')[0];
 }
 
 /** Who an administrator is; undefined where administration is open and nobody is known. */
 function administratorOf(
   call: ServerUnaryCall<unknown, unknown>,
-  { tls, adminSecret }: GrpcServerOptions,
+  { tls, adminSecret }: FrontOptions,
 ): AdministratorIdentity | undefined {
   const certificate = tls?.clientAuthorities === undefined ? undefined : call.getAuthContext().sslPeerCertificate;
   if (certificate !== undefined) {
@@ -164,7 +123,7 @@ function administratorOf(
   return adminSecret === undefined ? undefined : { subject: 'holder of the admin secret', key: 'admin secret' };
 }
 
-function listen(server: Server, { address, tls }: GrpcServerOptions): Promise<number> {
+function listen(server: Server, { address, tls }: FrontOptions): Promise<number> {
   const credentials =
     tls === undefined
       ? ServerCredentials.createInsecure()
