@@ -76,7 +76,6 @@ export async function createAttestationService(
     now,
   );
   const verifiers = new Map<string, Verifier>();
-  const now = config.now ?? (() => new Date());
   if (config.tpm !== undefined) verifiers.set('tpm', tpmVerifier(config.tpm, challengeKey));
   if (config.snp !== undefined) {
     const rules = snpRules(config.snp);
