@@ -1,4 +1,5 @@
 import type { RegoEngineOptions } from '@sealpod/rego';
+import type { ReferenceValuesConfig } from './reference-values/config.ts';
 import type { CcaConfig } from './verifiers/cca/config.ts';
 import type { HygonConfig } from './verifiers/hygon/config.ts';
 import type { SeConfig } from './verifiers/se/config.ts';
@@ -22,11 +23,16 @@ export interface AttestationServiceConfig {
   /** Enables TEE `sample`, which proves nothing. For tests of the protocol. */
   readonly sample?: boolean;
   readonly token?: TokenConfig;
+  /** Whose reference values are believed, and how they get into use. */
+  readonly referenceValues?: ReferenceValuesConfig;
   /** Limits of policy evaluation. */
   readonly rego?: RegoEngineOptions;
   /** The clock; the system's by default. */
   readonly now?: () => Date;
 }
+
+/** Upstream's `iss`. */
+export const defaultIssuer = 'CoCo-Attestation-Service';
 
 /** What tokens say; the defaults are upstream's. */
 export interface TokenConfig {
@@ -40,4 +46,13 @@ export interface TokenConfig {
   readonly profile?: string;
   /** 300 by default. */
   readonly lifetimeSeconds?: number;
+  /** `aud` of every token; absent by default, as upstream. */
+  readonly audience?: string;
+  /**
+   * Whether tokens carry the additional evidence that was sent with the runtime data. True by default; evidence of devices
+   * makes tokens larger than servers take in a header. The digest that the hardware signed covers it either way.
+   */
+  readonly verbose?: boolean;
+  /** A token key signs for so long, then the next one takes over; by default until it is rotated by hand. */
+  readonly rotateKeyAfterSeconds?: number;
 }

@@ -3,6 +3,7 @@ export type { RootConfiguration } from './endorsements/enrolled-roots.ts';
 export { connectAttestationService, type GrpcClientOptions } from './grpc/client.ts';
 export { createAttestationService } from './local-service.ts';
 export { builtInPolicies, simulatedTpmPolicy } from './policy/built-in.ts';
+export { type ReferenceValuesConfig, readReferenceValuesConfig } from './reference-values/config.ts';
 export {
   AttestationRefused,
   type AttestationService,

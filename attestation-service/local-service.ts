@@ -11,10 +11,15 @@ import { annotatedEvidence } from './appraisal/annotated-evidence.ts';
 import { appraise } from './appraisal/appraise.ts';
 import { explainAppraisal } from './appraisal/explain.ts';
 import { initDataClaims } from './appraisal/init-data-claims.ts';
-import type { AttestationServiceConfig } from './config.ts';
+import { RecentClaims, type SeenClaims } from './appraisal/recent-claims.ts';
+import { RememberedAnswers } from './appraisal/remembered-answers.ts';
+import { type AttestationServiceConfig, defaultIssuer } from './config.ts';
+import type { PolicyCheck } from './policy/check.ts';
 import { Policies } from './policy/policies.ts';
-import { isExpired } from './reference-values/record.ts';
+import type { AdministratorIdentity } from './reference-values/provenance.ts';
 import { ReferenceValues } from './reference-values/reference-values.ts';
+import { findReferenceValue, unusable } from './reference-values/usable.ts';
+import { ReferenceValueWorkflow } from './reference-values/workflow.ts';
 import { sharedSecret } from './secrets.ts';
 import {
   AttestationRefused,
@@ -22,11 +27,13 @@ import {
   type EvaluateRequest,
   type Evaluation,
   type EvidenceToEvaluate,
+  type ReferenceValueOptions,
   type StoredPolicy,
   type StoredReferenceValue,
+  type VerifiedEvidence,
 } from './service.ts';
 import { type Snapshot, Snapshots } from './snapshot.ts';
-import { newTokenKey, TokenSigner } from './token/signer.ts';
+import { TokenKeys } from './token/token-keys.ts';
 import { azureSnpVerifier } from './verifiers/azure/snp.ts';
 import { ccaPlatforms, ccaRules, ccaVerifier } from './verifiers/cca/index.ts';
 import { allOf } from './verifiers/check.ts';
@@ -36,10 +43,11 @@ import { seVerifier } from './verifiers/se/index.ts';
 import { readSeTrust } from './verifiers/se/trust.ts';
 import { amdSources, snpRules, snpVerifier } from './verifiers/snp/index.ts';
 import { tpmVerifier } from './verifiers/tpm/index.ts';
-import type { SubmoduleClaims, Verification, Verifier } from './verifiers/verifier.ts';
+import type { SubmoduleClaims, Verifier } from './verifiers/verifier.ts';
 
 /** Evidence of one request, at most: a guest must not choose how much work it makes. */
 const maxEvidences = 16;
+const defaultLifetimeSeconds = 300;
 
 /** What the attestation service shares with the process it runs in. */
 export interface AttestationServiceDependencies {
@@ -60,9 +68,14 @@ export async function createAttestationService(
 ): Promise<AttestationService> {
   const { storage, rego } = dependencies;
   const challengeKey = await sharedSecret(storage, 'challenge-key', async () => randomBytes(32));
-  const signer = await TokenSigner.open(await sharedSecret(storage, 'token-key', newTokenKey));
-  const verifiers = new Map<string, Verifier>();
   const now = config.now ?? (() => new Date());
+  const { lifetimeSeconds = defaultLifetimeSeconds, rotateKeyAfterSeconds } = config.token ?? {};
+  const keys = await TokenKeys.open(
+    storage,
+    { lifetimeSeconds, ...(rotateKeyAfterSeconds === undefined ? {} : { rotateAfterSeconds: rotateKeyAfterSeconds }) },
+    now,
+  );
+  const verifiers = new Map<string, Verifier>();
   if (config.tpm !== undefined) verifiers.set('tpm', tpmVerifier(config.tpm, challengeKey));
   if (config.snp !== undefined) {
     const rules = snpRules(config.snp);
@@ -79,7 +92,7 @@ export async function createAttestationService(
   const service = new LocalAttestationService(
     config,
     { storage, ...(rego === undefined ? {} : { rego }) },
-    signer,
+    keys,
     verifiers,
   );
   await service.start();
@@ -93,14 +106,17 @@ class LocalAttestationService implements AttestationService {
   readonly #ownsRego: boolean;
   readonly #policies: Policies;
   readonly #referenceValues: ReferenceValues;
-  readonly #signer: TokenSigner;
+  readonly #recent: RecentClaims;
+  readonly #answers = new RememberedAnswers();
+  readonly referenceValueWorkflow: ReferenceValueWorkflow;
+  readonly #keys: TokenKeys;
   readonly #verifiers: ReadonlyMap<string, Verifier>;
   readonly #now: () => Date;
 
   constructor(
     config: AttestationServiceConfig,
     { storage, rego }: AttestationServiceDependencies,
-    signer: TokenSigner,
+    keys: TokenKeys,
     verifiers: ReadonlyMap<string, Verifier>,
   ) {
     this.#config = config;
@@ -108,10 +124,17 @@ class LocalAttestationService implements AttestationService {
     this.#snapshots = new Snapshots(storage);
     this.#rego = rego ?? createRegoEngine(config.rego);
     this.#ownsRego = rego === undefined;
-    this.#policies = new Policies(this.#snapshots, this.#rego, this.#now);
-    this.#referenceValues = new ReferenceValues(this.#snapshots, this.#now);
-    this.#signer = signer;
+    const { referenceValues = {} } = config;
+    this.#recent = new RecentClaims(storage, this.#now);
+    this.#policies = new Policies(this.#snapshots, this.#rego, this.#recent, this.#now);
+    this.#referenceValues = new ReferenceValues(this.#snapshots, referenceValues, this.#now);
+    this.referenceValueWorkflow = new ReferenceValueWorkflow(this.#snapshots, this.#recent, referenceValues, this.#now);
+    this.#keys = keys;
     this.#verifiers = verifiers;
+  }
+
+  get #acceptUnsigned(): boolean {
+    return this.#config.referenceValues?.acceptUnsigned ?? false;
   }
 
   start(): Promise<void> {
@@ -119,7 +142,7 @@ class LocalAttestationService implements AttestationService {
   }
 
   async evaluate(request: EvaluateRequest): Promise<Evaluation> {
-    const { evidences } = request;
+    const { evidences, policyIds } = request;
     if (evidences.length === 0 || evidences.length > maxEvidences) {
       throw new SealpodError('REQUEST_FORMAT', 'wrong number of evidences', {
         expected: `1 to ${maxEvidences}`,
@@ -131,7 +154,9 @@ class LocalAttestationService implements AttestationService {
       .update(canonicalJson(evidences.map(({ tee, evidence }) => ({ tee, evidence }))))
       .digest('hex');
     const snapshot = await this.#snapshots.current();
-    const verified = await Promise.all(evidences.map((evidence) => this.#verify(evidence, snapshot, now)));
+    const verified = await Promise.all(
+      evidences.map((evidence) => this.#verify(evidence, snapshot, policyIds[0] ?? 'default', now)),
+    );
     const evidenceVerdict = allOf(
       'evidence',
       verified.map(({ verdict }) => verdict),
@@ -160,17 +185,25 @@ class LocalAttestationService implements AttestationService {
       for (const { teeClass, claims } of submodulesOf(evidence, verified[index])) {
         const submodule = submoduleName(teeClass, Object.keys(submods));
         const annotated = annotatedEvidence(evidence, claims, initData && initDataClaims(initData));
-        const outcome = await appraise(this.#rego, snapshot, { policyId, teeClass, evidence: annotated, now });
-        submods[submodule] = outcome.appraisal;
-        explanations.push(explainAppraisal(submodule, claims, outcome, snapshot, now));
+        const rules = { policyId, acceptUnsigned: this.#acceptUnsigned, now };
+        const outcome = await appraise(this.#rego, snapshot, {
+          ...rules,
+          teeClass,
+          evidence: annotated,
+          answers: this.#answers,
+        });
+        submods[submodule] =
+          this.#config.token?.verbose === false ? withoutAdditional(outcome.appraisal) : outcome.appraisal;
+        explanations.push(explainAppraisal({ submodule, tee: evidence.tee, claims }, outcome, snapshot, rules));
+        await this.#recent.see({ tee: evidence.tee, teeClass, correlationId, claims, input: annotated });
         policyVersions[outcome.policy.id] = outcome.policy.sha256;
         for (const id of outcome.referenceValueIds)
-          referenceValueVersions[id] = snapshot.referenceValues.get(id)?.version ?? 0;
+          referenceValueVersions[id] = findReferenceValue(snapshot, id, policyId)?.version ?? 0;
       }
     }
     const claims = this.#earClaims(submods, correlationId, now);
     return {
-      token: await this.#signer.sign(claims),
+      token: await this.#keys.sign(claims),
       claims,
       verdict: allOf('attestation', [evidenceVerdict, ...explanations]),
       evidenceDigest,
@@ -180,7 +213,7 @@ class LocalAttestationService implements AttestationService {
   }
 
   #earClaims(submods: Record<string, Appraisal>, correlationId: string, now: Date): EarClaims {
-    const { issuer, developer, build, profile, lifetimeSeconds } = this.#config.token ?? {};
+    const { issuer, developer, build, profile, lifetimeSeconds, audience } = this.#config.token ?? {};
     const iat = Math.floor(now.getTime() / 1000);
     return {
       eat_profile: profile ?? 'tag:github.com,2024:confidential-containers/Trustee',
@@ -190,14 +223,24 @@ class LocalAttestationService implements AttestationService {
         build: build ?? 'attestation-service 0.1.0',
       },
       submods,
-      exp: iat + (lifetimeSeconds ?? 300),
-      iss: issuer ?? 'CoCo-Attestation-Service',
+      exp: iat + (lifetimeSeconds ?? defaultLifetimeSeconds),
+      iss: issuer ?? defaultIssuer,
+      ...(audience === undefined ? {} : { aud: audience }),
       jti: correlationId,
     };
   }
 
+  async verifyEvidence(evidence: EvidenceToEvaluate, policyId = 'default'): Promise<VerifiedEvidence> {
+    return this.#verify(evidence, await this.#snapshots.current(), policyId, this.#now());
+  }
+
   /** Parses and verifies one piece of evidence; whatever is wrong with it becomes a verdict. */
-  async #verify(request: EvidenceToEvaluate, snapshot: Snapshot, now: Date): Promise<VerifiedEvidence> {
+  async #verify(
+    request: EvidenceToEvaluate,
+    snapshot: Snapshot,
+    policyId: string,
+    now: Date,
+  ): Promise<VerifiedEvidence> {
     const name = `${request.tee} evidence`;
     const verifier = this.#verifiers.get(request.tee);
     if (verifier === undefined) {
@@ -221,7 +264,7 @@ class LocalAttestationService implements AttestationService {
         ...(nonce === undefined ? {} : { nonce }),
         ...(initData.digest === undefined ? {} : { initDataDigest: initData.digest }),
         ...(initData.toml === undefined ? {} : { initDataToml: initData.toml }),
-        trustedAttestationKeys: trustedAttestationKeys(snapshot, now),
+        trustedAttestationKeys: this.#trustedAttestationKeys(snapshot, policyId, now),
         now,
       });
       return {
@@ -234,6 +277,15 @@ class LocalAttestationService implements AttestationService {
       const error = asSealpodError(thrown);
       return { verdict: { check: name, code: error.code, actual: error.message, ...error.detail } };
     }
+  }
+
+  /** Attestation keys that the operator enrolled, in the reference value that upstream's policy asks for too. */
+  #trustedAttestationKeys(snapshot: Snapshot, policyId: string, now: Date): string[] {
+    const stored = findReferenceValue(snapshot, 'trusted_aks', policyId);
+    const usable =
+      stored !== undefined && unusable(stored, { acceptUnsigned: this.#acceptUnsigned, now }) === undefined;
+    if (!usable || !Array.isArray(stored.value)) return [];
+    return stored.value.filter((key): key is string => typeof key === 'string');
   }
 
   async challenge(inner: Readonly<Record<string, string>>): Promise<string> {
@@ -263,32 +315,40 @@ class LocalAttestationService implements AttestationService {
     return this.#policies.delete(id);
   }
 
-  setReferenceValue(
-    id: string,
-    value: JsonValue,
-    options?: { readonly expiresAt?: string },
-  ): Promise<StoredReferenceValue> {
+  setReferenceValue(id: string, value: JsonValue, options?: ReferenceValueOptions): Promise<StoredReferenceValue> {
     return this.#referenceValues.set(id, value, options);
   }
 
-  getReferenceValue(id: string): Promise<StoredReferenceValue | undefined> {
-    return this.#referenceValues.get(id);
+  getReferenceValue(id: string, scope?: string): Promise<StoredReferenceValue | undefined> {
+    return this.#referenceValues.get(id, scope);
   }
 
   listReferenceValues(): Promise<StoredReferenceValue[]> {
     return this.#referenceValues.list();
   }
 
-  deleteReferenceValue(id: string): Promise<boolean> {
-    return this.#referenceValues.delete(id);
+  deleteReferenceValue(id: string, options?: ReferenceValueOptions): Promise<boolean> {
+    return this.#referenceValues.delete(id, options);
   }
 
-  registerReferenceValues(message: string): Promise<void> {
-    return this.#referenceValues.register(message);
+  registerReferenceValues(message: string, administrator?: AdministratorIdentity): Promise<void> {
+    return this.#referenceValues.register(message, administrator);
+  }
+
+  recentClaims(): Promise<readonly SeenClaims[]> {
+    return this.#recent.list();
+  }
+
+  checkPolicy(id: string, policy: string): Promise<PolicyCheck> {
+    return this.#policies.check(id, policy);
   }
 
   async jwks(): Promise<{ readonly keys: readonly JsonObject[] }> {
-    return this.#signer.jwks();
+    return this.#keys.jwks();
+  }
+
+  rotateTokenKey(): Promise<void> {
+    return this.#keys.rotate();
   }
 
   async close(): Promise<void> {
@@ -296,10 +356,13 @@ class LocalAttestationService implements AttestationService {
   }
 }
 
-/** Claims are there where a verifier ran, initData where its text is known. */
-interface VerifiedEvidence extends Partial<Verification> {
-  readonly verdict: Verdict;
-  readonly initData?: Initdata;
+/** What devices sent along makes tokens large; what the hardware signed still covers it. */
+function withoutAdditional(appraisal: Appraisal): Appraisal {
+  const evidence = appraisal['ear.veraison.annotated-evidence'];
+  const runtime = evidence['runtime_data_claims'];
+  if (typeof runtime !== 'object' || runtime === null || !('additional-evidence' in runtime)) return appraisal;
+  const { 'additional-evidence': _additional, ...kept } = runtime as JsonObject;
+  return { ...appraisal, 'ear.veraison.annotated-evidence': { ...evidence, runtime_data_claims: kept } };
 }
 
 /** One submodule of the TEE's own class, or those that its verifier tells. */
@@ -329,11 +392,4 @@ function reportDataOf({ runtimeData, hashAlgorithm = 'sha384' }: EvidenceToEvalu
 function nonceOf({ runtimeData }: EvidenceToEvaluate): string | undefined {
   const nonce = runtimeData !== undefined && 'structured' in runtimeData ? runtimeData.structured['nonce'] : undefined;
   return typeof nonce === 'string' ? nonce : undefined;
-}
-
-/** Attestation keys that the operator enrolled, in the reference value that upstream's policy asks for too. */
-function trustedAttestationKeys({ referenceValues }: Snapshot, now: Date): string[] {
-  const stored = referenceValues.get('trusted_aks');
-  if (stored === undefined || isExpired(stored, now) || !Array.isArray(stored.value)) return [];
-  return stored.value.filter((key): key is string => typeof key === 'string');
 }

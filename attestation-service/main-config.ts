@@ -11,12 +11,16 @@ import {
   objectMember,
   optionalMember,
   parseJson,
+  stringArrayMember,
   stringMember,
 } from '@sealpod/protocol/json';
+import { checkExposure, type FrontOptions, type FrontTls } from './access.ts';
 import type { AttestationServiceConfig, TokenConfig } from './config.ts';
+import { defaultIssuer } from './config.ts';
 import { optionalFlag, refuseUnknownMembers as refuseUnknown } from './endorsements/config-members.ts';
-import { checkExposure, type GrpcServerOptions } from './grpc/server.ts';
 import type { KeyServerOptions } from './http/key-server.ts';
+import type { RestServerOptions } from './http/rest-server.ts';
+import { readReferenceValuesConfig } from './reference-values/config.ts';
 import { readCcaConfig } from './verifiers/cca/config.ts';
 import { readHygonConfig } from './verifiers/hygon/config.ts';
 import { readSeConfig } from './verifiers/se/config.ts';
@@ -26,8 +30,11 @@ import { readSnpConfig } from './verifiers/snp/config.ts';
 export interface MainConfig {
   readonly storagePath: string;
   readonly service: AttestationServiceConfig;
-  readonly grpc: GrpcServerOptions;
+  readonly grpc: FrontOptions;
   readonly keys?: KeyServerOptions;
+  readonly rest?: RestServerOptions;
+  /** Processes that answer; one is the program itself. */
+  readonly workers: number;
 }
 
 const code = 'USAGE';
@@ -37,11 +44,14 @@ const code = 'USAGE';
  *
  * - `storage` path of the database
  * - `listen` `host:port` of gRPC; `jwks` `{host, port}` of the key server, optional
+ * - `rest` `{listen, allowedOrigins?, maxBodyBytes?, publicUrl?}` of the REST front, optional
+ * - `workers` how many processes answer, 1 by default; one for each processor uses the whole machine
  * - `tls` `{certificateFile, keyFile, clientAuthoritiesFile?}`, required beyond loopback
  * - `adminSecretFile` a file that only its owner can read; or `openAdministration: true` on loopback
  * - `tpm` `{roots: [{name, certificatesFile, simulated}], requireTrustedKey?}`, `snp`, `cca`, `csv`, `hygondcu` and `se` as
  *   `readSnpConfig`, `readCcaConfig`, `readHygonConfig` and `readSeConfig` have them, `sample` boolean
- * - `token` `{issuer?, developer?, build?, profile?, lifetimeSeconds?}`
+ * - `referenceValues` `{signers?, requiredSignatures?, approvals?, acceptUnsigned?}`, optional
+ * - `token` `{issuer?, developer?, build?, profile?, audience?, lifetimeSeconds?, verbose?, rotateKeyAfterSeconds?}`
  *
  * @throws SealpodError USAGE naming the member
  */
@@ -52,6 +62,8 @@ export function readMainConfig(path: string): MainConfig {
     [
       'storage',
       'listen',
+      'rest',
+      'workers',
       'jwks',
       'tls',
       'adminSecretFile',
@@ -64,6 +76,7 @@ export function readMainConfig(path: string): MainConfig {
       'se',
       'sample',
       'token',
+      'referenceValues',
     ],
     'configuration',
   );
@@ -89,20 +102,42 @@ export function readMainConfig(path: string): MainConfig {
     openAdministration,
   };
   checkExposure(grpc);
+  const service = readServiceConfig(root, at);
+  const issuer = service.token?.issuer ?? defaultIssuer;
+  const rest = optional(root, 'rest', (value) => ({ ...grpc, ...readRest(asJsonObject(value, 'rest', code)), issuer }));
+  if (rest !== undefined) checkExposure(rest);
+  const workers = readWorkers(root);
   return {
     storagePath: at(stringMember(root, 'storage', code)),
-    service: {
-      ...(optionalMember(root, 'tpm') === undefined ? {} : { tpm: readTpm(objectMember(root, 'tpm', code), at) }),
-      ...optional(root, 'snp', (value) => ({ snp: readSnpConfig(value, at) })),
-      ...optional(root, 'cca', (value) => ({ cca: readCcaConfig(value, at) })),
-      ...optional(root, 'csv', (value) => ({ csv: readHygonConfig(value, 'csv', at) })),
-      ...optional(root, 'hygondcu', (value) => ({ hygondcu: readHygonConfig(value, 'hygondcu', at) })),
-      ...optional(root, 'se', (value) => ({ se: readSeConfig(value, at) })),
-      ...(optionalMember(root, 'sample') === undefined ? {} : { sample: booleanMember(root, 'sample', code) }),
-      ...(optionalMember(root, 'token') === undefined ? {} : { token: readToken(objectMember(root, 'token', code)) }),
-    },
+    // Processes are what runs at once; a thread each for policies is enough then.
+    service: workers === 1 ? service : { ...service, rego: { workers: 1, ...service.rego } },
+    workers,
+    ...(rest === undefined ? {} : { rest }),
     grpc,
     ...(keys === undefined ? {} : { keys }),
+  };
+}
+
+/**
+ * Reads the members that say which TEEs are verified, with what, and whose reference values are believed. Others are left
+ * to the caller.
+ *
+ * @param at makes a path of the configuration absolute
+ * @throws SealpodError USAGE naming the member
+ */
+export function readServiceConfig(root: JsonObject, at: (path: string) => string): AttestationServiceConfig {
+  return {
+    ...(optionalMember(root, 'tpm') === undefined ? {} : { tpm: readTpm(objectMember(root, 'tpm', code), at) }),
+    ...optional(root, 'snp', (value) => ({ snp: readSnpConfig(value, at) })),
+    ...optional(root, 'cca', (value) => ({ cca: readCcaConfig(value, at) })),
+    ...optional(root, 'csv', (value) => ({ csv: readHygonConfig(value, 'csv', at) })),
+    ...optional(root, 'hygondcu', (value) => ({ hygondcu: readHygonConfig(value, 'hygondcu', at) })),
+    ...optional(root, 'se', (value) => ({ se: readSeConfig(value, at) })),
+    ...(optionalMember(root, 'sample') === undefined ? {} : { sample: booleanMember(root, 'sample', code) }),
+    ...optional(root, 'referenceValues', (value) => ({
+      referenceValues: readReferenceValuesConfig(value, at, readText),
+    })),
+    ...(optionalMember(root, 'token') === undefined ? {} : { token: readToken(objectMember(root, 'token', code)) }),
   };
 }
 
@@ -111,9 +146,7 @@ function optional<Value>(root: JsonObject, name: string, read: (value: JsonValue
   return value === undefined ? undefined : read(value);
 }
 
-type Tls = NonNullable<GrpcServerOptions['tls']>;
-
-function readTls(tls: JsonObject, at: (file: string) => string): Tls {
+function readTls(tls: JsonObject, at: (file: string) => string): FrontTls {
   refuseUnknown(tls, ['certificateFile', 'keyFile', 'clientAuthoritiesFile'], 'tls');
   const authorities = optionalMember(tls, 'clientAuthoritiesFile');
   return {
@@ -147,21 +180,42 @@ function readRoots(
   });
 }
 
+function readRest(rest: JsonObject): Omit<RestServerOptions, 'issuer'> {
+  refuseUnknown(rest, ['listen', 'allowedOrigins', 'maxBodyBytes', 'publicUrl'], 'rest');
+  const given = (name: string): boolean => optionalMember(rest, name) !== undefined;
+  return {
+    address: stringMember(rest, 'listen', code),
+    ...(given('allowedOrigins') ? { allowedOrigins: stringArrayMember(rest, 'allowedOrigins', code) } : {}),
+    ...(given('maxBodyBytes') ? { maxBodyBytes: inRange(rest, 'maxBodyBytes', 1024, 64 * 1024 * 1024) } : {}),
+    ...(given('publicUrl') ? { publicUrl: stringMember(rest, 'publicUrl', code) } : {}),
+  };
+}
+
+function readWorkers(root: JsonObject): number {
+  return optionalMember(root, 'workers') === undefined ? 1 : inRange(root, 'workers', 1, 256);
+}
+
+function inRange(object: JsonObject, name: string, least: number, most: number): number {
+  const value = integerMember(object, name, code);
+  if (value >= least && value <= most) return value;
+  throw new SealpodError(code, `${name} is out of range`, { expected: `${least} to ${most}`, actual: `${value}` });
+}
+
 function readToken(token: JsonObject): TokenConfig {
-  const texts = ['issuer', 'developer', 'build', 'profile'] as const;
-  refuseUnknown(token, [...texts, 'lifetimeSeconds'], 'token');
+  const texts = ['issuer', 'developer', 'build', 'profile', 'audience'] as const;
+  refuseUnknown(token, [...texts, 'lifetimeSeconds', 'verbose', 'rotateKeyAfterSeconds'], 'token');
   const named = texts.flatMap((name) =>
     optionalMember(token, name) === undefined ? [] : [[name, stringMember(token, name, code)] as const],
   );
-  const lifetimeSeconds =
-    optionalMember(token, 'lifetimeSeconds') === undefined ? undefined : integerMember(token, 'lifetimeSeconds', code);
-  if (lifetimeSeconds !== undefined && (lifetimeSeconds < 1 || lifetimeSeconds > 3600)) {
-    throw new SealpodError(code, 'token.lifetimeSeconds is out of range', {
-      expected: '1 to 3600',
-      actual: `${lifetimeSeconds}`,
-    });
-  }
-  return { ...Object.fromEntries(named), ...(lifetimeSeconds === undefined ? {} : { lifetimeSeconds }) };
+  const given = (name: string): boolean => optionalMember(token, name) !== undefined;
+  return {
+    ...Object.fromEntries(named),
+    ...(given('lifetimeSeconds') ? { lifetimeSeconds: inRange(token, 'lifetimeSeconds', 1, 3600) } : {}),
+    ...(given('rotateKeyAfterSeconds')
+      ? { rotateKeyAfterSeconds: inRange(token, 'rotateKeyAfterSeconds', 3600, 10 * 365 * 86_400) }
+      : {}),
+    ...optionalFlag(token, 'verbose'),
+  };
 }
 
 function readText(path: string): string {

@@ -13,6 +13,7 @@ import {
   AttestationRefused,
   type AttestationService,
   type AttestationServiceConfig,
+  builtInPolicies,
   createAttestationService,
   type EvidenceToEvaluate,
 } from './index.ts';
@@ -44,6 +45,7 @@ const sample = (overrides: Partial<EvidenceToEvaluate> = {}): EvidenceToEvaluate
   runtimeData: { structured: { nonce: 'n', 'tee-pubkey': teePubKey, 'additional-evidence': '' } },
   ...overrides,
 });
+const administrator = { subject: 'owner', key: 'k' };
 const evaluate = (...evidences: EvidenceToEvaluate[]) =>
   service.evaluate({ evidences, policyIds: [], correlationId: 'c-1' });
 const refusal = async (...evidences: EvidenceToEvaluate[]): Promise<AttestationRefused> => {
@@ -126,6 +128,7 @@ describe('sample evidence', () => {
           JSON.stringify({ launch_digest: ['abcde'], svn: ['1'], major_version: 1, minimum_minor_version: 1 }),
         ).toString('base64'),
       }),
+      administrator,
     );
     const affirmed = await evaluate(sample());
     expect(affirmed.claims.submods['cpu0']?.['ear.status']).toBe('affirming');
@@ -213,11 +216,7 @@ describe('policies', () => {
     const replica = await createAttestationService({ sample: true }, { storage });
     expect(await replica.getPolicy('default_cpu')).toMatchObject({ policy: text });
     await replica.close();
-    expect((await service.listPolicies()).map(({ id }) => id)).toEqual([
-      'default_cpu',
-      'default_dcu',
-      'simulated-tpm_cpu',
-    ]);
+    expect((await service.listPolicies()).map(({ id }) => id)).toEqual(Object.keys(builtInPolicies).toSorted());
     expect((await evaluate(sample())).claims.submods['cpu0']?.['ear.status']).toBe('affirming');
   });
 
@@ -250,8 +249,8 @@ describe('policies', () => {
     ).rejects.toMatchObject({ code: 'POLICY_INVALID' });
   });
 
-  it('a policy without trust_claims says none, which affirms nothing', async () => {
-    const { claims, verdict } = await under('unrelated := 1');
+  it('a policy that answers nothing says none, which affirms nothing', async () => {
+    const { claims, verdict } = await under('trust_claims := {"hardware": 2} if input.tpm');
     expect(claims.submods['cpu0']?.['ear.status']).toBe('none');
     expect(failures(verdict).map(({ code }) => code)).toEqual(['POLICY_DENY']);
   });
@@ -259,7 +258,9 @@ describe('policies', () => {
   it.each(['', '..', '.x', '/x', 'a//b', '../x', 'a/../b', 'a b', 'é', 'x'.repeat(300)])(
     'G-24: refuses the id %j',
     async (id) => {
-      await expect(service.setPolicy(id, policy('a := 1'))).rejects.toMatchObject({ code: 'REQUEST_FORMAT' });
+      await expect(service.setPolicy(id, policy('trust_claims := {}'))).rejects.toMatchObject({
+        code: 'REQUEST_FORMAT',
+      });
       await expect(service.setReferenceValue(id, ['a'])).rejects.toMatchObject({ code: 'REQUEST_FORMAT' });
     },
   );
@@ -298,11 +299,13 @@ describe('reference values', () => {
         payload: Buffer.from(JSON.stringify(payload)).toString('base64'),
         ...more,
       });
-    await expect(service.registerReferenceValues(message({ good: 1, '../bad': 2 }))).rejects.toMatchObject({
+    await expect(
+      service.registerReferenceValues(message({ good: 1, '../bad': 2 }), administrator),
+    ).rejects.toMatchObject({
       code: 'REQUEST_FORMAT',
     });
     expect(await service.listReferenceValues()).toEqual([]);
-    await service.registerReferenceValues(message({ good: 1 }));
+    await service.registerReferenceValues(message({ good: 1 }), administrator);
     const stored = await service.getReferenceValue('good');
     const days = (Date.parse(stored?.expiresAt ?? '') - Date.now()) / 86_400_000;
     expect(days).toBeGreaterThan(364);
@@ -310,10 +313,12 @@ describe('reference values', () => {
     await expect(service.registerReferenceValues(message({}, { version: '9' }))).rejects.toMatchObject({
       code: 'REQUEST_FORMAT',
     });
-    await expect(service.registerReferenceValues(message({}, { type: 'corim' }))).rejects.toMatchObject({
+    await expect(service.registerReferenceValues(message({}, { type: 'swid' }))).rejects.toMatchObject({
       code: 'UNSUPPORTED',
     });
-    await expect(service.registerReferenceValues(message([]))).rejects.toMatchObject({ code: 'REQUEST_FORMAT' });
+    await expect(service.registerReferenceValues(message([]), administrator)).rejects.toMatchObject({
+      code: 'REQUEST_FORMAT',
+    });
     await expect(service.registerReferenceValues('{')).rejects.toMatchObject({ code: 'REQUEST_FORMAT' });
   });
 });

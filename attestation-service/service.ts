@@ -1,9 +1,20 @@
 import type { EarClaims } from '@sealpod/protocol/ear';
 import { SealpodError } from '@sealpod/protocol/errors';
+import type { Initdata } from '@sealpod/protocol/initdata';
 import type { JsonObject, JsonValue } from '@sealpod/protocol/json';
 import type { HashAlgorithm } from '@sealpod/protocol/rcar';
 import type { ReasonCode } from '@sealpod/protocol/reason-codes';
 import { failures, type Verdict } from '@sealpod/protocol/verdict';
+import type { SeenClaims } from './appraisal/recent-claims.ts';
+import type { PolicyCheck } from './policy/check.ts';
+import type { AdministratorIdentity, Provenance } from './reference-values/provenance.ts';
+import type { ReferenceValueWorkflow } from './reference-values/workflow.ts';
+import type { Verification } from './verifiers/verifier.ts';
+
+export type { SeenClaims } from './appraisal/recent-claims.ts';
+export type { PolicyCheck } from './policy/check.ts';
+export type { AdministratorIdentity } from './reference-values/provenance.ts';
+export type { LearnRequest, ReferenceValueWorkflow } from './reference-values/workflow.ts';
 
 /** Evidence of one TEE and what it must be bound to. Nothing in it is verified yet. */
 export interface EvidenceToEvaluate {
@@ -48,6 +59,12 @@ export interface Evaluation {
   readonly referenceValueVersions: Readonly<Record<string, number>>;
 }
 
+/** One piece of evidence after verification. Claims are there where a verifier ran, initData where its text is known. */
+export interface VerifiedEvidence extends Partial<Verification> {
+  readonly verdict: Verdict;
+  readonly initData?: Initdata;
+}
+
 export interface StoredPolicy {
   readonly id: string;
   readonly policy: string;
@@ -65,6 +82,20 @@ export interface StoredReferenceValue {
   readonly updatedAt: string;
   /** RFC 3339; from then on the value is not used and its absence explained as expired. */
   readonly expiresAt?: string;
+  /** The policy it is for, without the class, e.g. `default`; absent: for every policy that has none of its own. */
+  readonly scope?: string;
+  /** Why it is believed; absent where the service does not say. */
+  readonly provenance?: Provenance;
+}
+
+/** What goes with a write of reference values. */
+export interface ReferenceValueOptions {
+  /** RFC 3339. */
+  readonly expiresAt?: string;
+  /** Policy id without the class. */
+  readonly scope?: string;
+  /** The authenticated administrator who asks for it; recorded as the value's provenance. */
+  readonly administrator?: AdministratorIdentity;
 }
 
 /** The verifier of the RATS architecture: in process, or behind `attestation.proto`. */
@@ -76,6 +107,11 @@ export interface AttestationService {
    * a policy or the storage is at fault
    */
   evaluate(request: EvaluateRequest): Promise<Evaluation>;
+  /**
+   * Verifies evidence without appraising it: no policy, no token. Never throws for what is wrong with evidence. Absent where
+   * the service is behind a wire that has no such call.
+   */
+  verifyEvidence?(evidence: EvidenceToEvaluate, policyId?: string): Promise<VerifiedEvidence>;
   /**
    * The challenge text for a TEE: `inner` holds `tee` and `tee_params`. For `tpm` the JSON text
    * `{"credential-blob", "encrypted-secret"}` where tee_params names an EK certificate and an AK; else empty.
@@ -89,20 +125,29 @@ export interface AttestationService {
   /** False where there was none. A deleted policy refuses; it does not fall back to the built-in text. */
   deletePolicy(id: string): Promise<boolean>;
 
-  /** @throws SealpodError REQUEST_FORMAT (id, date), REQUEST_TOO_LARGE */
-  setReferenceValue(
-    id: string,
-    value: JsonValue,
-    options?: { readonly expiresAt?: string },
-  ): Promise<StoredReferenceValue>;
-  getReferenceValue(id: string): Promise<StoredReferenceValue | undefined>;
+  /** @throws SealpodError REQUEST_FORMAT (id, date), REQUEST_TOO_LARGE; RV_QUARANTINED where several must approve */
+  setReferenceValue(id: string, value: JsonValue, options?: ReferenceValueOptions): Promise<StoredReferenceValue>;
+  getReferenceValue(id: string, scope?: string): Promise<StoredReferenceValue | undefined>;
   listReferenceValues(): Promise<StoredReferenceValue[]>;
-  deleteReferenceValue(id: string): Promise<boolean>;
-  /** Registers every value of an RVPS message (JSON text `{"version","type","payload"}`), all or none. */
-  registerReferenceValues(message: string): Promise<void>;
+  deleteReferenceValue(id: string, options?: ReferenceValueOptions): Promise<boolean>;
+  /**
+   * Registers every value of an RVPS message (JSON text `{"version","type","payload"}`), all or none.
+   *
+   * @param administrator the authenticated sender, who stands for what is not signed
+   * @throws SealpodError REQUEST_FORMAT, REQUEST_TOO_LARGE, UNSUPPORTED, RV_UNSIGNED, RV_SIGNATURE, RV_SUPERSEDED, RV_EXPIRED
+   */
+  registerReferenceValues(message: string, administrator?: AdministratorIdentity): Promise<void>;
+  /** Learn, approve, promote, retire. Absent where the service is behind a wire that has no such calls. */
+  readonly referenceValueWorkflow?: ReferenceValueWorkflow;
+  /** Claims of evidence that was verified here lately; absent as above. */
+  recentClaims?(): Promise<readonly SeenClaims[]>;
+  /** What uploading a policy under this id would check, without storing it; absent as above. */
+  checkPolicy?(id: string, policy: string): Promise<PolicyCheck>;
 
-  /** The public keys that verify tokens. */
+  /** The public keys that verify tokens: of the key that signs, of the next one, and of those whose tokens still live. */
   jwks(): Promise<{ readonly keys: readonly JsonObject[] }>;
+  /** Publishes a new token key, which takes over after five minutes. Absent where the service is behind a wire that has no such call. */
+  rotateTokenKey?(): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -1,5 +1,6 @@
 import type { Entry, Operations, Storage } from '@sealpod/storage';
 import { type PolicyRecord, parseStoredPolicy, policyNamespace } from './policy/record.ts';
+import { type Candidate, candidateNamespace, parseCandidate } from './reference-values/candidate.ts';
 import { parseStoredReferenceValue, referenceValueNamespace } from './reference-values/record.ts';
 import type { StoredReferenceValue } from './service.ts';
 
@@ -7,7 +8,10 @@ import type { StoredReferenceValue } from './service.ts';
 export interface Snapshot {
   readonly generation: number;
   readonly policies: ReadonlyMap<string, PolicyRecord>;
+  /** By `id`, or `scope:id`. */
   readonly referenceValues: ReadonlyMap<string, StoredReferenceValue>;
+  /** Learned values, in use or not, by id of the candidate. */
+  readonly candidates: ReadonlyMap<string, Candidate>;
 }
 
 const namespace = 'attestation';
@@ -29,15 +33,17 @@ export class Snapshots {
   async current(): Promise<Snapshot> {
     const generation = (await this.#storage.get(namespace, generationKey))?.version ?? 0;
     if (this.#current?.generation === generation) return this.#current;
-    const [policies, referenceValues] = await Promise.all([
+    const [policies, referenceValues, candidates] = await Promise.all([
       listAll(this.#storage, policyNamespace),
       listAll(this.#storage, referenceValueNamespace),
+      listAll(this.#storage, candidateNamespace),
     ]);
     // Read after the generation: at worst newer than it says, and then read once more by the next evaluation.
     const snapshot = {
       generation,
       policies: new Map(policies.map((entry) => [entry.key, parseStoredPolicy(entry)])),
       referenceValues: new Map(referenceValues.map((entry) => [entry.key, parseStoredReferenceValue(entry)])),
+      candidates: new Map(candidates.map((entry) => [entry.key, parseCandidate(entry)])),
     };
     this.#current = snapshot;
     return snapshot;

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { agentRelay } from './cases/agent-relay.ts';
+import { appraiseCase } from './cases/appraise.ts';
 import { imagePull } from './cases/image-pull.ts';
 import { keyBroker } from './cases/key-broker.ts';
 import { machineStart } from './cases/machine-start.ts';
@@ -27,6 +28,7 @@ const cases: readonly BenchCase[] = [
   imagePull,
   keyBroker,
   policyEngine,
+  appraiseCase,
   agentRelay,
   memory,
   pods,

@@ -16,6 +16,7 @@ import { addSecretCommands } from './commands/secret.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { addTransformCommand } from './commands/transform.ts';
 import { addUpCommand } from './commands/up.ts';
+import { addVerifyCommand } from './commands/verify.ts';
 import { releaseVersion } from './release/programs.ts';
 
 /** The `sealpod` command line: thin verbs over the parts. */
@@ -36,6 +37,7 @@ export function createProgram(): Command {
   addSecretCommands(program);
   addPolicyCommands(program);
   addReferenceValueCommands(program);
+  addVerifyCommand(program);
   addImageCommands(program);
   addPodVmCommands(program);
   addReleaseCommands(program);

@@ -2,8 +2,10 @@ import { readFileSync } from 'node:fs';
 import {
   type CcaConfig,
   type HygonConfig,
+  type ReferenceValuesConfig,
   readCcaConfig,
   readHygonConfig,
+  readReferenceValuesConfig,
   readSeConfig,
   readSnpConfig,
   type SeConfig,
@@ -54,6 +56,8 @@ export type AttestationServiceConfig =
       /** Enables TEE `sample`, which proves nothing; for tests of the protocol. */
       readonly sample: boolean;
       readonly token: TokenConfig;
+      /** Whose reference values are believed, and how many administrators must approve. */
+      readonly referenceValues?: ReferenceValuesConfig;
     }
   | {
       readonly type: 'grpc';
@@ -122,6 +126,7 @@ export function readAttestationService(service: ConfigReader): AttestationServic
     const base = { type, sample: service.flag('sample', false), token } as const;
     const snp = service.optionalJson('snp');
     const cca = service.optionalJson('cca');
+    const referenceValues = service.optionalJson('referenceValues');
     const csv = service.optionalJson('csv');
     const hygondcu = service.optionalJson('hygondcu');
     const se = service.optionalJson('se');
@@ -133,6 +138,9 @@ export function readAttestationService(service: ConfigReader): AttestationServic
       ...(cca === undefined ? {} : { cca: readCcaConfig(cca, at) }),
       ...(csv === undefined ? {} : { csv: readHygonConfig(csv, 'csv', at) }),
       ...(hygondcu === undefined ? {} : { hygondcu: readHygonConfig(hygondcu, 'hygondcu', at) }),
+      ...(referenceValues === undefined
+        ? {}
+        : { referenceValues: readReferenceValuesConfig(referenceValues, at, readText) }),
       ...(se === undefined ? {} : { se: readSeConfig(se, at) }),
     };
   }

@@ -3,7 +3,7 @@ import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
-import { startAttestationService } from '@sealpod/attestation-service/main';
+import { startAttestationService } from '@sealpod/attestation-service/start';
 import { afterEach, describe, expect, it } from 'vitest';
 import { createSelfSigned } from './server/tls.ts';
 import { attest, authenticate, call, opened } from './testing/client.ts';

@@ -60,6 +60,23 @@ export const reasonCodes = {
   ],
   RV_EXPIRED: ['the reference value has expired', 'measure and register it again'],
   RV_MISMATCH: ['a measured component differs from its reference value', 'start the image that was measured'],
+  RV_UNSIGNED: [
+    'the reference value has no provenance: nobody who is known has signed it',
+    'sign it with an enrolled key, or register it as an administrator',
+  ],
+  RV_SIGNATURE: [
+    'the signature of a reference value does not verify, or its signer may not speak for it',
+    'enrol the signer, or treat the message as hostile',
+  ],
+  RV_SUPERSEDED: [
+    'a newer statement about the reference value has been registered',
+    'register the newest statement; an old one may be a rollback',
+  ],
+  RV_QUARANTINED: [
+    'the reference value was learned and is not promoted',
+    'see `sealpod refvalue diff`, then approve and promote it',
+  ],
+  RV_RETIRED: ['the reference value was in use and has been retired', 'start an image of a current release'],
   // Configuration
   INITDATA_DIGEST: ['the initdata is not the one that was measured', 'send the initdata the guest was started with'],
   INITDATA_SCHEMA: ['the initdata document is malformed', 'write it with `sealpod run` or after docs/'],

@@ -13,3 +13,4 @@ export {
   type RegoResult,
 } from './engine.ts';
 export { maxNestingDepth, nestingDepth } from './nesting.ts';
+export { type PolicySource, readPolicySource, unknownFunctions } from './source.ts';

@@ -3,11 +3,13 @@ import { SealpodError } from '@sealpod/protocol/errors';
 import type { JsonObject } from '@sealpod/protocol/json';
 import type { RegoEngine } from '@sealpod/rego';
 import type { PolicyRecord } from '../policy/record.ts';
-import { isExpired } from '../reference-values/record.ts';
+import { usableReferenceValues } from '../reference-values/usable.ts';
 import type { Snapshot } from '../snapshot.ts';
+import { RememberedAnswers } from './remembered-answers.ts';
 
-const claimsRule = 'data.policy.trust_claims';
-const extensionsRule = 'data.policy.extensions';
+/** Rules that an attestation policy answers with. */
+export const claimsRule = 'data.policy.trust_claims';
+export const extensionsRule = 'data.policy.extensions';
 
 /** What a policy made of a piece of evidence. */
 export interface PolicyOutcome {
@@ -19,7 +21,8 @@ export interface PolicyOutcome {
 }
 
 /**
- * Evaluates policy `<policyId>_<teeClass>` over annotated evidence. Reference values that have expired do not exist for it.
+ * Evaluates policy `<policyId>_<teeClass>` over annotated evidence. Reference values that have expired or that nobody
+ * stands for do not exist for it.
  *
  * @throws SealpodError POLICY_UNSET where there is no such policy, POLICY_INVALID where it answers what no EAR can carry,
  * POLICY_TIMEOUT
@@ -32,20 +35,34 @@ export async function appraise(
     teeClass,
     evidence,
     now,
-  }: { readonly policyId: string; readonly teeClass: string; readonly evidence: JsonObject; readonly now: Date },
+    acceptUnsigned = false,
+    answers = new RememberedAnswers(),
+  }: {
+    readonly policyId: string;
+    readonly teeClass: string;
+    readonly evidence: JsonObject;
+    readonly now: Date;
+    readonly acceptUnsigned?: boolean;
+    /** Answers of evaluations before this one. */
+    readonly answers?: RememberedAnswers;
+  },
 ): Promise<PolicyOutcome> {
   const id = `${policyId}_${teeClass}`;
   const record = snapshot.policies.get(id);
   if (record?.policy === undefined) {
     throw new SealpodError('POLICY_UNSET', `there is no attestation policy ${id}`, { source: `policy ${id}` });
   }
-  const { values, referenceValueIds } = await rego.evaluate({
-    policy: record.policy,
-    rules: [claimsRule, extensionsRule],
-    input: evidence,
-    data: {},
-    functions: { query_reference_value: usableReferenceValues(snapshot, now) },
-  });
+  const { policy } = record;
+  const usable = usableReferenceValues(record, snapshot, { policyId, acceptUnsigned, now });
+  const { values, referenceValueIds } = await answers.get(record, evidence, usable, () =>
+    rego.evaluate({
+      policy,
+      rules: [claimsRule, extensionsRule],
+      input: evidence,
+      data: {},
+      functions: { query_reference_value: usable },
+    }),
+  );
   const vector = trustVector(values[claimsRule], id);
   const appraisal: Appraisal = {
     'ear.status': statusOf(vector),
@@ -60,14 +77,12 @@ export async function appraise(
   };
 }
 
-function usableReferenceValues({ referenceValues }: Snapshot, now: Date): Record<string, unknown> {
-  return Object.fromEntries(
-    [...referenceValues.values()].filter((stored) => !isExpired(stored, now)).map(({ id, value }) => [id, value]),
-  );
-}
-
-/** Without the rule every claim is 0, "none": that never affirms. Order of members as upstream's tokens have it. */
-function trustVector(value: unknown, policy: string): TrustVector {
+/**
+ * Without the rule every claim is 0, "none": that never affirms. Order of members as upstream's tokens have it.
+ *
+ * @throws SealpodError POLICY_INVALID
+ */
+export function trustVector(value: unknown, policy: string): TrustVector {
   const claims = value === undefined ? {} : value;
   if (typeof claims !== 'object' || claims === null || Array.isArray(claims))
     throw invalid(policy, 'trust_claims is not an object');
@@ -101,7 +116,8 @@ const vectorOrder: readonly TrustClaim[] = [
   'sourced-data',
 ];
 
-function extensions(value: unknown, taken: readonly string[], policy: string): Record<string, unknown> {
+/** Members that a policy adds to the submodule. @throws SealpodError POLICY_INVALID */
+export function extensions(value: unknown, taken: readonly string[], policy: string): Record<string, unknown> {
   if (value === undefined) return {};
   if (!Array.isArray(value)) throw invalid(policy, 'extensions is not an array');
   const members = new Map<string, unknown>();

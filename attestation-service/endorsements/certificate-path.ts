@@ -19,9 +19,39 @@ const maxPathCertificates = 6;
 /**
  * Looks for a path from `leaf` to an anchor of `root` in which every signature, date, authority flag, path length and
  * key usage holds (RFC 5280 §6.1, without name constraints and policies: certificates that make those critical are
- * refused). Revocation is not checked: TPM vendors publish no revocation lists for endorsement keys.
+ * refused). Revocation is not checked: TPM vendors publish no revocation lists for endorsement keys. A valid path is
+ * remembered while all of its dates hold.
  */
 export function findPath(leaf: Certificate, root: EnrolledRoot, now: Date): PathResult {
+  const known = foundPaths.get(leaf)?.get(root);
+  if (known !== undefined && known.from <= now && now <= known.until) return known.result;
+  const result = searchPath(leaf, root, now);
+  if (result.valid) rememberPath(leaf, root, result);
+  return result;
+}
+
+/** A path that was found, and while all of its certificates are valid. */
+interface FoundPath {
+  readonly result: PathResult;
+  readonly from: Date;
+  readonly until: Date;
+}
+
+/** Only valid paths, and only between the same objects: a certificate that differs in one bit is another. */
+const foundPaths = new WeakMap<Certificate, WeakMap<EnrolledRoot, FoundPath>>();
+
+function rememberPath(leaf: Certificate, root: EnrolledRoot, result: PathResult & { readonly valid: true }): void {
+  const [begins, ends] = [
+    result.path.map(({ x509 }) => x509.validFromDate.getTime()),
+    result.path.map(({ x509 }) => x509.validToDate.getTime()),
+  ];
+  const found = { result, from: new Date(Math.max(...begins)), until: new Date(Math.min(...ends)) };
+  const ofLeaf = foundPaths.get(leaf) ?? new WeakMap<EnrolledRoot, FoundPath>();
+  ofLeaf.set(root, found);
+  foundPaths.set(leaf, ofLeaf);
+}
+
+function searchPath(leaf: Certificate, root: EnrolledRoot, now: Date): PathResult {
   const problem = usableAt(leaf, now);
   if (problem !== undefined) return { valid: false, reason: problem };
   let reason = `no certificate of root ${root.name} issued it`;

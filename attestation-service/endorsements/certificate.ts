@@ -8,6 +8,7 @@ import {
   KeyUsagesExtension,
 } from '@peculiar/x509';
 import { SealpodError } from '@sealpod/protocol/errors';
+import { remembered } from './remembered.ts';
 
 /**
  * A certificate and what path validation needs to know of it. Node's own class checks signatures and dates but does not
@@ -43,8 +44,17 @@ const understood = new Set([
   '2.5.29.37', // extended key usage
 ]);
 
-/** Parses one DER certificate. Nothing is verified. @throws SealpodError EV_FORMAT */
-export function parseCertificate(der: Uint8Array): Certificate {
+/** Evidence of one machine brings the same certificates each time. */
+const certificatesKept = 1024;
+
+/**
+ * Parses one DER certificate. Nothing is verified. The same bytes give the same object, while they are remembered.
+ *
+ * @throws SealpodError EV_FORMAT
+ */
+export const parseCertificate = remembered(certificatesKept, parse);
+
+function parse(der: Uint8Array): Certificate {
   try {
     const x509 = new X509Certificate(der);
     if (x509.raw.length !== der.length) throw new RangeError('bytes after the certificate');

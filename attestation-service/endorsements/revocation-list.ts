@@ -3,6 +3,7 @@ import { AsnConvert, type OctetString } from '@peculiar/asn1-schema';
 import { CertificateList } from '@peculiar/asn1-x509';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Certificate } from './certificate.ts';
+import { remembered } from './remembered.ts';
 
 /** A revocation list whose signature was verified. */
 export interface RevocationList {
@@ -26,6 +27,16 @@ const maxRevoked = 100_000;
  * @throws SealpodError EV_FORMAT, EV_SIGNATURE, REQUEST_TOO_LARGE
  */
 export function readRevocationList(der: Uint8Array, issuer: Certificate): RevocationList {
+  const ofIssuer = readers.get(issuer) ?? remembered(listsKept, (bytes) => readList(bytes, issuer));
+  readers.set(issuer, ofIssuer);
+  return ofIssuer(der);
+}
+
+/** Of one issuer; a list comes with every machine of its processors. */
+const listsKept = 4;
+const readers = new WeakMap<Certificate, (der: Uint8Array) => RevocationList>();
+
+function readList(der: Uint8Array, issuer: Certificate): RevocationList {
   const list = parse(der);
   const { thisUpdate, nextUpdate, revokedCertificates = [], crlExtensions = [] } = list.tbsCertList;
   if (revokedCertificates.length > maxRevoked) {
@@ -59,7 +70,7 @@ export function isCurrent({ thisUpdate, nextUpdate }: RevocationList, now: Date)
 
 /** Whether a list revokes a certificate; only certificates of the list's issuer are in it. */
 export function revokes(list: RevocationList, certificate: Certificate): boolean {
-  return certificate.x509.checkIssued(list.issuer.x509) && isListed(list, certificate);
+  return isListed(list, certificate) && certificate.x509.checkIssued(list.issuer.x509);
 }
 
 /** Whether a certificate is in a list; only meaningful for certificates of the list's issuer, which the caller has seen to. */

@@ -20,6 +20,10 @@ import {
   SetPolicyRequestSchema,
 } from '@sealpod/protocol/gen/coco/attestation_pb';
 import {
+  ReferenceValueDeleteRequestSchema,
+  type ReferenceValueDeleteResponse,
+  ReferenceValueListRequestSchema,
+  type ReferenceValueListResponse,
   ReferenceValueProviderService,
   ReferenceValueQueryRequestSchema,
   type ReferenceValueQueryResponse,
@@ -40,6 +44,7 @@ import {
   type AttestationService,
   type EvaluateRequest,
   type Evaluation,
+  type ReferenceValueOptions,
   type StoredPolicy,
   type StoredReferenceValue,
 } from '../service.ts';
@@ -176,9 +181,10 @@ class GrpcAttestationService implements AttestationService {
   async setReferenceValue(
     id: string,
     value: JsonValue,
-    options: { readonly expiresAt?: string } = {},
+    { expiresAt, scope }: ReferenceValueOptions = {},
   ): Promise<StoredReferenceValue> {
-    if (options.expiresAt !== undefined) throw unsupported('an expiry of its own for a reference value');
+    if (expiresAt !== undefined) throw unsupported('an expiry of its own for a reference value');
+    if (scope !== undefined) throw unsupported('a scope of a reference value');
     const payload = Buffer.from(JSON.stringify({ [id]: value })).toString('base64');
     await this.registerReferenceValues(JSON.stringify({ version: '0.1.0', type: 'sample', payload }));
     return { id, value, version: 0, updatedAt: new Date().toISOString() };
@@ -202,12 +208,28 @@ class GrpcAttestationService implements AttestationService {
     };
   }
 
+  /** Ours only: upstream's service has no such call, which is UNSUPPORTED. */
   async listReferenceValues(): Promise<StoredReferenceValue[]> {
-    throw unsupported('listing reference values');
+    const { message } = await this.#call<ReferenceValueListResponse>(
+      this.#referenceValues,
+      'listReferenceValues',
+      create(ReferenceValueListRequestSchema),
+    );
+    return parseJson(message.referenceValues, {
+      what: 'reference values',
+      maxSize: 8 * 1024 * 1024,
+    }) as unknown as StoredReferenceValue[];
   }
 
-  async deleteReferenceValue(): Promise<boolean> {
-    throw unsupported('deleting a reference value');
+  /** Ours only, as listing. */
+  async deleteReferenceValue(id: string, { scope }: ReferenceValueOptions = {}): Promise<boolean> {
+    if (scope !== undefined) throw unsupported('a scope of a reference value');
+    const { message } = await this.#call<ReferenceValueDeleteResponse>(
+      this.#referenceValues,
+      'deleteReferenceValue',
+      create(ReferenceValueDeleteRequestSchema, { referenceValueId: id }),
+    );
+    return message.deleted;
   }
 
   async registerReferenceValues(message: string): Promise<void> {
@@ -261,7 +283,8 @@ class RefusedCall extends SealpodError {
   constructor(error: ServiceError) {
     const reached = error.code !== status.UNAVAILABLE && error.code !== status.DEADLINE_EXCEEDED;
     super(
-      reasonCodeOf(error.metadata) ?? (reached ? 'EV_FORMAT' : 'NETWORK'),
+      reasonCodeOf(error.metadata) ??
+        (error.code === status.UNIMPLEMENTED ? 'UNSUPPORTED' : reached ? 'EV_FORMAT' : 'NETWORK'),
       `attestation service: ${error.details}`,
       { cause: error },
     );

@@ -22,8 +22,8 @@ import {
   connectAttestationService,
   type EvidenceToEvaluate,
 } from '../index.ts';
-import { type RunningAttestationService, startAttestationService } from '../main.ts';
 import { readMainConfig } from '../main-config.ts';
+import { type RunningAttestationService, startAttestationService } from '../start.ts';
 
 const secret = 'a secret of administrators';
 const teePubKey = { kty: 'EC', crv: 'P-256', alg: 'ECDH-ES+A256KW', x: 'x', y: 'y' } as const;
@@ -174,11 +174,24 @@ describe('administration over the wire', () => {
       administrator.listPolicies(),
       administrator.getPolicy('x_cpu'),
       administrator.deletePolicy('x_cpu'),
-      administrator.listReferenceValues(),
-      administrator.deleteReferenceValue('a'),
+      administrator.setReferenceValue('a', [1], { scope: 'team' }),
+      administrator.deleteReferenceValue('a', { scope: 'team' }),
     ]) {
       await expect(call).rejects.toMatchObject({ code: 'UNSUPPORTED' });
     }
+  });
+  it('lists and deletes reference values, and records who registered them', async () => {
+    await administrator.setReferenceValue('listed', ['1']);
+    const listed = (await administrator.listReferenceValues()).find(({ id }) => id === 'listed');
+    expect(listed).toMatchObject({
+      value: ['1'],
+      provenance: { kind: 'administrator', subject: 'holder of the admin secret' },
+    });
+    expect(await administrator.deleteReferenceValue('listed')).toBe(true);
+    expect(await administrator.deleteReferenceValue('listed')).toBe(false);
+    expect((await administrator.listReferenceValues()).map(({ id }) => id)).not.toContain('listed');
+    await expect(anyone.listReferenceValues()).rejects.toMatchObject({ code: 'ADMIN_TOKEN' });
+    await expect(anyone.deleteReferenceValue('svn')).rejects.toMatchObject({ code: 'ADMIN_TOKEN' });
   });
 });
 

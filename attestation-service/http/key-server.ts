@@ -1,20 +1,15 @@
-import { createServer as createPlain, type RequestListener } from 'node:http';
-import { createServer as createSecure } from 'node:https';
-import type { AddressInfo } from 'node:net';
-import { SealpodError } from '@sealpod/protocol/errors';
+import type { RequestListener } from 'node:http';
+import type { FrontTls } from '../access.ts';
 import type { AttestationService } from '../service.ts';
+import { keySetPath, keySetText } from './discovery.ts';
+import { type HttpFront, listenHttp } from './listen.ts';
 
 export interface KeyServerOptions {
   readonly host: string;
   /** 0 takes a free one. */
   readonly port: number;
   /** PEM. */
-  readonly tls?: { readonly certificate: string; readonly key: string };
-}
-
-export interface KeyServer {
-  readonly port: number;
-  close(): Promise<void>;
+  readonly tls?: Pick<FrontTls, 'certificate' | 'key'>;
 }
 
 /**
@@ -23,10 +18,7 @@ export interface KeyServer {
  *
  * @throws SealpodError NETWORK where it cannot listen
  */
-export async function serveKeys(
-  service: AttestationService,
-  { host, port, tls }: KeyServerOptions,
-): Promise<KeyServer> {
+export function serveKeys(service: AttestationService, { host, port, tls }: KeyServerOptions): Promise<HttpFront> {
   const answer: RequestListener = (request, response) => {
     const respond = (status: number, body: string): void => {
       response
@@ -35,30 +27,13 @@ export async function serveKeys(
     };
     if (request.method !== 'GET' && request.method !== 'HEAD') respond(405, '{}');
     else if (request.url === '/healthz') respond(200, '{}');
-    else if (request.url === '/.well-known/jwks.json') {
-      service.jwks().then(
-        (keys) => respond(200, JSON.stringify(keys)),
-        () => respond(503, '{}'),
-      );
-    } else respond(404, '{}');
+    else if (request.url === keySetPath)
+      void keySetText(service).then((keys) => (keys === undefined ? respond(503, '{}') : respond(200, keys)));
+    else respond(404, '{}');
   };
-  const limits = { requestTimeout: 10_000, headersTimeout: 5_000, maxHeaderSize: 8 * 1024 };
-  const server =
-    tls === undefined
-      ? createPlain(limits, answer)
-      : createSecure({ ...limits, key: tls.key, cert: tls.certificate, minVersion: 'TLSv1.2' }, answer);
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (cause) =>
-      reject(new SealpodError('NETWORK', 'the key server cannot listen', { actual: `${host}:${port}`, cause })),
-    );
-    server.listen(port, host, resolve);
-  });
-  return {
-    port: (server.address() as AddressInfo).port,
-    close: () =>
-      new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-      }),
-  };
+  const server = { what: 'the key server', host, port, maxHeaderSize: 8 * 1024, requestTimeout: 10_000 };
+  return listenHttp(
+    { ...server, ...(tls === undefined ? {} : { tls: { certificate: tls.certificate, key: tls.key } }) },
+    answer,
+  );
 }

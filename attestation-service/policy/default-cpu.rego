@@ -117,13 +117,21 @@ snp_locked_down if {
 	input.snp.policy_migrate_ma == false
 }
 
+# Upstream registers one value for each of these, not a list. Both are accepted.
+accepted(actual, reference) if actual == reference
+
+accepted(actual, reference) if {
+	is_array(reference)
+	actual in reference
+}
+
 snp_platform_known if {
-	input.snp.platform_smt_enabled in query_reference_value("snp_smt_enabled")
-	input.snp.platform_tsme_enabled in query_reference_value("snp_tsme_enabled")
-	input.snp.policy_abi_major in query_reference_value("snp_guest_abi_major")
-	input.snp.policy_abi_minor in query_reference_value("snp_guest_abi_minor")
-	input.snp.policy_single_socket in query_reference_value("snp_single_socket")
-	input.snp.policy_smt_allowed in query_reference_value("snp_smt_allowed")
+	accepted(input.snp.platform_smt_enabled, query_reference_value("snp_smt_enabled"))
+	accepted(input.snp.platform_tsme_enabled, query_reference_value("snp_tsme_enabled"))
+	accepted(input.snp.policy_abi_major, query_reference_value("snp_guest_abi_major"))
+	accepted(input.snp.policy_abi_minor, query_reference_value("snp_guest_abi_minor"))
+	accepted(input.snp.policy_single_socket, query_reference_value("snp_single_socket"))
+	accepted(input.snp.policy_smt_allowed, query_reference_value("snp_smt_allowed"))
 }
 
 configuration := 2 if {
@@ -180,7 +188,7 @@ tdx_log_kernel if {
 	event.type_name == "EV_EFI_BOOT_SERVICES_APPLICATION"
 	"File(kernel)" in event.details.device_paths
 	some digest in event.digests
-	digest.digest in query_reference_value("tdvfkernel")
+	accepted(digest.digest, query_reference_value("tdvfkernel"))
 }
 
 tdx_log_parameters if {
@@ -188,7 +196,7 @@ tdx_log_parameters if {
 	event.type_name == "EV_EVENT_TAG"
 	event.details.string == "LOADED_IMAGE::LoadOptions"
 	some digest in event.digests
-	digest.digest in query_reference_value("tdvfkernelparams")
+	accepted(digest.digest, query_reference_value("tdvfkernelparams"))
 }
 
 executables := 3 if {
@@ -225,7 +233,36 @@ hardware := 2 if {
 
 configuration := 2 if {
 	input["az-tdx-vtpm"]
+	input["az-tdx-vtpm"].td_attributes.debug == false
 	input["az-tdx-vtpm"].quote.body.xfam in query_reference_value("xfam")
+}
+
+##### sgx: the enclave itself, or its signer with product and version
+
+executables := 3 if {
+	input.sgx
+	sgx_enclave_known
+}
+
+sgx_enclave_known if input.sgx.body.mr_enclave in query_reference_value("sgx_mr_enclave")
+
+sgx_enclave_known if {
+	input.sgx.body.mr_signer in query_reference_value("sgx_mr_signer")
+	input.sgx.body.isv_prod_id in query_reference_value("sgx_isv_prod_id")
+	input.sgx.body.isv_svn in query_reference_value("sgx_isv_svn")
+}
+
+hardware := 2 if {
+	input.sgx
+	input.sgx.header.vendor_id == "939a7233f79c4ca9940a0db3957f0607"
+	input.sgx.tcb_status == "UpToDate"
+	input.sgx.collateral_expiration_status == "0"
+}
+
+# Bit 1 of the attributes, which come in the order of the wire, is DEBUG.
+configuration := 2 if {
+	input.sgx
+	regex.match("^[0-9a-f][014589cd]", input.sgx.body["attributes.flags"])
 }
 
 ##### cca, whose platform the verifier holds against its stores or has appraised by a service, and refuses where it is unknown

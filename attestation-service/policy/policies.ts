@@ -1,8 +1,10 @@
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { RegoEngine } from '@sealpod/rego';
+import type { RecentClaims } from '../appraisal/recent-claims.ts';
 import type { StoredPolicy } from '../service.ts';
 import type { Snapshots } from '../snapshot.ts';
 import { builtInPolicies } from './built-in.ts';
+import { checkAttestationPolicy, type PolicyCheck } from './check.ts';
 import { checkId } from './policy-id.ts';
 import { policyNamespace, policyRecord, storedPolicy } from './record.ts';
 
@@ -12,11 +14,13 @@ const maxPolicyBytes = 1024 * 1024;
 export class Policies {
   readonly #snapshots: Snapshots;
   readonly #rego: RegoEngine;
+  readonly #recent: RecentClaims;
   readonly #now: () => Date;
 
-  constructor(snapshots: Snapshots, rego: RegoEngine, now: () => Date) {
+  constructor(snapshots: Snapshots, rego: RegoEngine, recent: RecentClaims, now: () => Date) {
     this.#snapshots = snapshots;
     this.#rego = rego;
+    this.#recent = recent;
     this.#now = now;
   }
 
@@ -35,14 +39,25 @@ export class Policies {
     });
   }
 
-  async set(id: string, policy: string): Promise<StoredPolicy> {
+  /** What storing it would check. @throws as `set` */
+  async check(id: string, policy: string): Promise<PolicyCheck> {
     checkId('policy', id);
     if (Buffer.byteLength(policy) > maxPolicyBytes) {
       throw new SealpodError('REQUEST_TOO_LARGE', 'the policy is too large', {
         expected: `at most ${maxPolicyBytes} bytes`,
       });
     }
-    await this.#rego.check(policy);
+    const { referenceValues } = await this.#snapshots.current();
+    const values = Object.fromEntries([...referenceValues.values()].map(({ id: name, value }) => [name, value]));
+    return checkAttestationPolicy(
+      this.#rego,
+      { id, policy },
+      { seen: await this.#recent.list(), referenceValues: values },
+    );
+  }
+
+  async set(id: string, policy: string): Promise<StoredPolicy> {
+    await this.check(id, policy);
     const record = policyRecord(id, policy, false, this.#now());
     await this.#snapshots.write((transaction) => transaction.put(policyNamespace, id, JSON.stringify(record)));
     return { id, policy, sha256: record.sha256, updatedAt: record.updatedAt };

@@ -7,8 +7,16 @@ import { readBody } from '../server/body.ts';
 import type { Answer } from '../server/exchange.ts';
 import { writeAnswer } from '../server/listener.ts';
 import { failureAnswer } from './answers.ts';
+import { changeCandidate, getCandidate, getCandidates, learnCandidate } from './candidates.ts';
 import { getDecisions, getLatestDecisions, getStatus } from './insight.ts';
-import { deletePolicyById, getPolicies, getPolicyById, putPolicyById, testPolicy } from './policies.ts';
+import {
+  checkPolicyText,
+  deletePolicyById,
+  getPolicies,
+  getPolicyById,
+  putPolicyById,
+  testPolicy,
+} from './policies.ts';
 import { deleteReferenceValue, getReferenceValue, getReferenceValues, putReferenceValue } from './reference-values.ts';
 import type { AdminHandler } from './request.ts';
 import { deleteResourceByName, getResourceByName, getResources, putResourceByName } from './resources.ts';
@@ -23,6 +31,7 @@ const routes: readonly (readonly [Method, path: string, AdminAction, AdminHandle
   ['delete', '/admin/v1/resources/:repository/:type/:tag', 'resource:write', deleteResourceByName],
   ['get', '/admin/v1/policies', 'policy:read', getPolicies],
   ['post', '/admin/v1/policies/test', 'policy:test', testPolicy],
+  ['post', '/admin/v1/policies/check', 'policy:test', checkPolicyText],
   ['get', '/admin/v1/policies/:kind/:id', 'policy:read', getPolicyById],
   ['put', '/admin/v1/policies/:kind/:id', 'policy:write', putPolicyById],
   ['delete', '/admin/v1/policies/:kind/:id', 'policy:write', deletePolicyById],
@@ -30,6 +39,10 @@ const routes: readonly (readonly [Method, path: string, AdminAction, AdminHandle
   ['get', '/admin/v1/reference-values/:id', 'reference-value:read', getReferenceValue],
   ['put', '/admin/v1/reference-values/:id', 'reference-value:write', putReferenceValue],
   ['delete', '/admin/v1/reference-values/:id', 'reference-value:write', deleteReferenceValue],
+  ['get', '/admin/v1/reference-value-candidates', 'reference-value:read', getCandidates],
+  ['post', '/admin/v1/reference-value-candidates', 'reference-value:write', learnCandidate],
+  ['get', '/admin/v1/reference-value-candidates/:id', 'reference-value:read', getCandidate],
+  ['post', '/admin/v1/reference-value-candidates/:id/:step', 'reference-value:approve', changeCandidate],
   ['get', '/admin/v1/decisions', 'decision:read', getLatestDecisions],
   ['get', '/admin/v1/decisions/:correlationId', 'decision:read', getDecisions],
   ['get', '/admin/v1/status', 'status:read', getStatus],

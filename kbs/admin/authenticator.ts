@@ -11,11 +11,14 @@ import { type AdminAction, mayAct, mayClaim } from './roles.ts';
 export interface Administrator {
   readonly subject: string;
   readonly role: AdminRole;
+  /** SHA-256 (hex) of the public key that signed the token: unlike the subject, nobody can choose it. */
+  readonly keyId: string;
   readonly tokenId?: string;
 }
 
 interface AdminKey extends AdminKeyConfig {
   readonly publicKey: KeyObject;
+  readonly keyId: string;
   readonly algorithm: 'EdDSA' | 'ES256';
 }
 
@@ -44,7 +47,10 @@ function loadKey(config: AdminKeyConfig): AdminKey {
       cause,
     });
   }
-  return { ...config, publicKey, algorithm: adminAlgorithmOf(publicKey) };
+  const keyId = createHash('sha256')
+    .update(publicKey.export({ format: 'der', type: 'spki' }))
+    .digest('hex');
+  return { ...config, publicKey, keyId, algorithm: adminAlgorithmOf(publicKey) };
 }
 
 function hasAudience(claim: unknown, audience: string): boolean {
@@ -67,7 +73,7 @@ function administratorOf(claims: JsonObject, key: AdminKey): Administrator {
   if (typeof role !== 'string') throw new SealpodError('ADMIN_TOKEN', refusals.role);
   if (!isAdminRole(role) || !mayClaim(key.maxRole, role)) throw new SealpodError('ADMIN_ROLE', role);
   const subject = typeof sub === 'string' && sub !== '' ? sub : '(no subject)';
-  return typeof jti === 'string' ? { subject, role, tokenId: jti } : { subject, role };
+  return { subject, role, keyId: key.keyId, ...(typeof jti === 'string' ? { tokenId: jti } : {}) };
 }
 
 /** The administrators of one key broker: tokens signed by keys that the configuration pins, and by no other. */

@@ -9,6 +9,7 @@ export type AdminAction =
   | 'policy:test'
   | 'reference-value:write'
   | 'reference-value:read'
+  | 'reference-value:approve'
   | 'decision:read'
   | 'status:read';
 
@@ -20,6 +21,7 @@ const operatorActions: readonly AdminAction[] = [
   'policy:test',
   'reference-value:write',
   'reference-value:read',
+  'reference-value:approve',
   'status:read',
 ];
 const auditorActions: readonly AdminAction[] = ['decision:read', 'status:read'];

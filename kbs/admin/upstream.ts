@@ -9,6 +9,7 @@ import { deleteResource, resourcePathOf, writeResource } from '../resources/stor
 import type { Answer, Exchange } from '../server/exchange.ts';
 import type { Administrator } from './authenticator.ts';
 import { forwardRecorded, writeRecorded } from './decisions.ts';
+import { identityOf } from './identity.ts';
 import type { AdminAction } from './roles.ts';
 
 const bodyLimit = 2 * 1024 * 1024;
@@ -154,7 +155,9 @@ export async function handlePostReferenceValue(parts: Parts, exchange: Exchange)
   }
   const deed = deedOf(exchange, administrator, 'POST reference-value', 'RVPS message');
   try {
-    await forwardRecorded(parts, deed, () => parts.attestation.registerReferenceValues(message));
+    await forwardRecorded(parts, deed, () =>
+      parts.attestation.registerReferenceValues(message, identityOf(administrator)),
+    );
   } catch (thrown) {
     throw rvpsRefusal(thrown, 'Failed to register reference value: register reference value');
   }

@@ -30,6 +30,8 @@ export interface EarClaims {
   readonly submods: Readonly<Record<string, Appraisal>>;
   readonly exp: number;
   readonly iss: string;
+  /** Whom the token is for; absent in upstream's tokens. */
+  readonly aud?: string;
   /** Correlation id of the session; absent in upstream's tokens. */
   readonly jti?: string;
 }

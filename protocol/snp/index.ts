@@ -15,4 +15,5 @@ export {
   snpReportBytes,
   snpSignedBytes,
 } from './report.ts';
+export { snpReportAsJson } from './report-json.ts';
 export { parseSnpTcb, type SnpTcb } from './tcb.ts';

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { JsonObject, JsonValue } from '@sealpod/protocol/json';
 import { regularise } from '@sealpod/protocol/rcar';
-import { parseSnpEvidence, parseSnpReport } from '@sealpod/protocol/snp';
+import { parseSnpEvidence, parseSnpReport, snpReportAsJson } from '@sealpod/protocol/snp';
 import { vectorPath } from '@sealpod/protocol/testing/vectors';
 import { failures, type Verdict } from '@sealpod/protocol/verdict';
 import fc from 'fast-check';
@@ -12,7 +12,7 @@ import type { AmdEndorsementSource } from '../../endorsements/amd/source.ts';
 import type { Verification, Verifier } from '../verifier.ts';
 import { snpVerifier } from './index.ts';
 import { amdRoot } from './root.ts';
-import { mintReport, reportAsJson, reportFields, TestAmd } from './testing/mint.ts';
+import { mintReport, reportFields, TestAmd } from './testing/mint.ts';
 import type { SnpRules } from './verify.ts';
 
 const chipId = randomBytes(64);
@@ -40,7 +40,7 @@ function under(rules: Partial<SnpRules>, sources: readonly AmdEndorsementSource[
 
 function evidence(report: Buffer, chain: Readonly<Record<string, Buffer>> | null = { VCEK: vcek.der }): JsonObject {
   const entries = chain && Object.entries(chain).map(([type, der]) => ({ cert_type: type, data: [...der] }));
-  return { attestation_report: reportAsJson(report), cert_chain: entries };
+  return { attestation_report: snpReportAsJson(report), cert_chain: entries };
 }
 
 async function verified(
@@ -207,7 +207,7 @@ describe('evidence of SEV-SNP', () => {
     const genuine = await mintReport(vcek, fields);
     // Bytes that upstream’s form does not carry: between the parts of a TCB, and reserved ones.
     const carried = (at: number): boolean => {
-      const json = (report: Buffer) => JSON.stringify(reportAsJson(report));
+      const json = (report: Buffer) => JSON.stringify(snpReportAsJson(report));
       return json(changed(at)) !== json(genuine);
     };
     const changed = (at: number): Buffer => {
@@ -325,7 +325,7 @@ describe('evidence of SEV-SNP', () => {
         bytes.fill(0, 0x2a0);
         const report = parseSnpReport(bytes);
         const again = parseSnpEvidence({
-          attestation_report: reportAsJson(withoutGaps(Buffer.from(bytes))),
+          attestation_report: snpReportAsJson(withoutGaps(Buffer.from(bytes))),
           cert_chain: null,
         });
         expect(parseSnpReport(again.report).measurement).toEqual(report.measurement);

@@ -1,4 +1,4 @@
-import { createPublicKey, verify } from 'node:crypto';
+import { createPublicKey, type KeyObject, verify } from 'node:crypto';
 import type { SealpodError } from '@sealpod/protocol/errors';
 import { regularise } from '@sealpod/protocol/rcar';
 import type { SnpGeneration, SnpReport, SnpTcb } from '@sealpod/protocol/snp';
@@ -89,6 +89,22 @@ function checkKeyKind({ signingKey }: SnpReport, { kind }: VersionedKey): Verdic
 /** Names of the authorities that issue certificates of versioned keys: one for each kind. */
 const issuerNames = { VCEK: /(?:^|\n)CN=SEV-(?!VLEK)\w+(?:\n|$)/, VLEK: /(?:^|\n)CN=SEV-VLEK-\w+(?:\n|$)/ };
 
+const issues = (kind: VersionedKey['kind'], { x509 }: Certificate): boolean => issuerNames[kind].test(x509.subject);
+
+/** A root with the intermediates of one kind only; the same object each time, so that paths to it are found again. */
+function rootOf(root: EnrolledRoot, kind: VersionedKey['kind']): EnrolledRoot {
+  const known = rootsOfKind[kind].get(root);
+  if (known !== undefined) return known;
+  const ofKind = { ...root, intermediates: root.intermediates.filter((authority) => issues(kind, authority)) };
+  rootsOfKind[kind].set(root, ofKind);
+  return ofKind;
+}
+
+const rootsOfKind = {
+  VCEK: new WeakMap<EnrolledRoot, EnrolledRoot>(),
+  VLEK: new WeakMap<EnrolledRoot, EnrolledRoot>(),
+};
+
 function checkChain(
   { certificate, kind }: VersionedKey,
   { authorities, revocationList, problems }: SnpEndorsements,
@@ -96,9 +112,10 @@ function checkChain(
   { requireRevocationList }: SnpRules,
   now: Date,
 ): Verdict[] {
-  const issues = ({ x509 }: Certificate): boolean => issuerNames[kind].test(x509.subject);
-  const intermediates = [...root.intermediates, ...authorities].filter(issues);
-  const result = findPath(certificate, { ...root, intermediates }, now);
+  const own = rootOf(root, kind);
+  const sent = authorities.filter((authority) => issues(kind, authority));
+  const extended = sent.length === 0 ? own : { ...own, intermediates: [...own.intermediates, ...sent] };
+  const result = findPath(certificate, extended, now);
   const path = result.valid ? result.path : [];
   const current = revocationList !== undefined && isCurrent(revocationList, now);
   const revoked = path.find((member) => revocationList !== undefined && revokes(revocationList, member));
@@ -142,8 +159,19 @@ function checkAuthorities(authorities: readonly Certificate[], root: EnrolledRoo
   });
 }
 
+/** A key out of a certificate has no details in every release of Node; one made from its bytes has. */
+function signingKeyOf(certificate: Certificate): KeyObject {
+  const known = signingKeys.get(certificate);
+  if (known !== undefined) return known;
+  const key = createPublicKey(certificate.x509.publicKey.export({ format: 'pem', type: 'spki' }));
+  signingKeys.set(certificate, key);
+  return key;
+}
+
+const signingKeys = new WeakMap<Certificate, KeyObject>();
+
 function checkSignature({ signatureAlgorithm, signed, signature }: SnpReport, { certificate }: VersionedKey): Verdict {
-  const publicKey = createPublicKey(certificate.x509.publicKey.export({ format: 'pem', type: 'spki' }));
+  const publicKey = signingKeyOf(certificate);
   const suitable = signatureAlgorithm === ecdsaP384Sha384 && publicKey.asymmetricKeyDetails?.namedCurve === 'secp384r1';
   const holds = suitable && verify('sha384', signed, { key: publicKey, dsaEncoding: 'ieee-p1363' }, signature);
   return check('report signature', holds, 'EV_SIGNATURE', {

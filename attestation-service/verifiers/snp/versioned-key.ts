@@ -31,6 +31,16 @@ export interface VersionedKey {
  */
 export function parseVersionedKey(bytes: Buffer): VersionedKey {
   const certificate = parseSingle(bytes);
+  const known = versionedKeys.get(certificate);
+  if (known !== undefined) return known;
+  const key = versionedKeyOf(certificate);
+  versionedKeys.set(certificate, key);
+  return key;
+}
+
+const versionedKeys = new WeakMap<Certificate, VersionedKey>();
+
+function versionedKeyOf(certificate: Certificate): VersionedKey {
   const kind = kindOf(certificate);
   const reader = new X509Certificate(certificate.x509.raw);
   const part = (name: keyof typeof partExtensions): number | undefined => {

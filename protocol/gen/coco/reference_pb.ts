@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file coco/reference.proto.
  */
 export const file_coco_reference: GenFile = /*@__PURE__*/
-  fileDesc("ChRjb2NvL3JlZmVyZW5jZS5wcm90bxIJcmVmZXJlbmNlIjgKGlJlZmVyZW5jZVZhbHVlUXVlcnlSZXF1ZXN0EhoKEnJlZmVyZW5jZV92YWx1ZV9pZBgBIAEoCSJfChtSZWZlcmVuY2VWYWx1ZVF1ZXJ5UmVzcG9uc2USJAoXcmVmZXJlbmNlX3ZhbHVlX3Jlc3VsdHMYASABKAlIAIgBAUIaChhfcmVmZXJlbmNlX3ZhbHVlX3Jlc3VsdHMiMAodUmVmZXJlbmNlVmFsdWVSZWdpc3RlclJlcXVlc3QSDwoHbWVzc2FnZRgBIAEoCSIgCh5SZWZlcmVuY2VWYWx1ZVJlZ2lzdGVyUmVzcG9uc2Uy9AEKHVJlZmVyZW5jZVZhbHVlUHJvdmlkZXJTZXJ2aWNlEmQKE1F1ZXJ5UmVmZXJlbmNlVmFsdWUSJS5yZWZlcmVuY2UuUmVmZXJlbmNlVmFsdWVRdWVyeVJlcXVlc3QaJi5yZWZlcmVuY2UuUmVmZXJlbmNlVmFsdWVRdWVyeVJlc3BvbnNlEm0KFlJlZ2lzdGVyUmVmZXJlbmNlVmFsdWUSKC5yZWZlcmVuY2UuUmVmZXJlbmNlVmFsdWVSZWdpc3RlclJlcXVlc3QaKS5yZWZlcmVuY2UuUmVmZXJlbmNlVmFsdWVSZWdpc3RlclJlc3BvbnNlYgZwcm90bzM");
+  fileDesc("ChRjb2NvL3JlZmVyZW5jZS5wcm90bxIJcmVmZXJlbmNlIjgKGlJlZmVyZW5jZVZhbHVlUXVlcnlSZXF1ZXN0EhoKEnJlZmVyZW5jZV92YWx1ZV9pZBgBIAEoCSJfChtSZWZlcmVuY2VWYWx1ZVF1ZXJ5UmVzcG9uc2USJAoXcmVmZXJlbmNlX3ZhbHVlX3Jlc3VsdHMYASABKAlIAIgBAUIaChhfcmVmZXJlbmNlX3ZhbHVlX3Jlc3VsdHMiMAodUmVmZXJlbmNlVmFsdWVSZWdpc3RlclJlcXVlc3QSDwoHbWVzc2FnZRgBIAEoCSIgCh5SZWZlcmVuY2VWYWx1ZVJlZ2lzdGVyUmVzcG9uc2UiGwoZUmVmZXJlbmNlVmFsdWVMaXN0UmVxdWVzdCJTChpSZWZlcmVuY2VWYWx1ZUxpc3RSZXNwb25zZRIbChNyZWZlcmVuY2VfdmFsdWVfaWRzGAEgAygJEhgKEHJlZmVyZW5jZV92YWx1ZXMYAiABKAkiOQobUmVmZXJlbmNlVmFsdWVEZWxldGVSZXF1ZXN0EhoKEnJlZmVyZW5jZV92YWx1ZV9pZBgBIAEoCSIvChxSZWZlcmVuY2VWYWx1ZURlbGV0ZVJlc3BvbnNlEg8KB2RlbGV0ZWQYASABKAgywQMKHVJlZmVyZW5jZVZhbHVlUHJvdmlkZXJTZXJ2aWNlEmQKE1F1ZXJ5UmVmZXJlbmNlVmFsdWUSJS5yZWZlcmVuY2UuUmVmZXJlbmNlVmFsdWVRdWVyeVJlcXVlc3QaJi5yZWZlcmVuY2UuUmVmZXJlbmNlVmFsdWVRdWVyeVJlc3BvbnNlEm0KFlJlZ2lzdGVyUmVmZXJlbmNlVmFsdWUSKC5yZWZlcmVuY2UuUmVmZXJlbmNlVmFsdWVSZWdpc3RlclJlcXVlc3QaKS5yZWZlcmVuY2UuUmVmZXJlbmNlVmFsdWVSZWdpc3RlclJlc3BvbnNlEmIKE0xpc3RSZWZlcmVuY2VWYWx1ZXMSJC5yZWZlcmVuY2UuUmVmZXJlbmNlVmFsdWVMaXN0UmVxdWVzdBolLnJlZmVyZW5jZS5SZWZlcmVuY2VWYWx1ZUxpc3RSZXNwb25zZRJnChREZWxldGVSZWZlcmVuY2VWYWx1ZRImLnJlZmVyZW5jZS5SZWZlcmVuY2VWYWx1ZURlbGV0ZVJlcXVlc3QaJy5yZWZlcmVuY2UuUmVmZXJlbmNlVmFsdWVEZWxldGVSZXNwb25zZWIGcHJvdG8z");
 
 /**
  * @generated from message reference.ReferenceValueQueryRequest
@@ -83,6 +83,79 @@ export const ReferenceValueRegisterResponseSchema: GenMessage<ReferenceValueRegi
   messageDesc(file_coco_reference, 3);
 
 /**
+ * @generated from message reference.ReferenceValueListRequest
+ */
+export type ReferenceValueListRequest = Message<"reference.ReferenceValueListRequest"> & {
+};
+
+/**
+ * Describes the message reference.ReferenceValueListRequest.
+ * Use `create(ReferenceValueListRequestSchema)` to create a new message.
+ */
+export const ReferenceValueListRequestSchema: GenMessage<ReferenceValueListRequest> = /*@__PURE__*/
+  messageDesc(file_coco_reference, 4);
+
+/**
+ * @generated from message reference.ReferenceValueListResponse
+ */
+export type ReferenceValueListResponse = Message<"reference.ReferenceValueListResponse"> & {
+  /**
+   * @generated from field: repeated string reference_value_ids = 1;
+   */
+  referenceValueIds: string[];
+
+  /**
+   * JSON text: every record with value, version, dates, scope and provenance.
+   *
+   * @generated from field: string reference_values = 2;
+   */
+  referenceValues: string;
+};
+
+/**
+ * Describes the message reference.ReferenceValueListResponse.
+ * Use `create(ReferenceValueListResponseSchema)` to create a new message.
+ */
+export const ReferenceValueListResponseSchema: GenMessage<ReferenceValueListResponse> = /*@__PURE__*/
+  messageDesc(file_coco_reference, 5);
+
+/**
+ * @generated from message reference.ReferenceValueDeleteRequest
+ */
+export type ReferenceValueDeleteRequest = Message<"reference.ReferenceValueDeleteRequest"> & {
+  /**
+   * @generated from field: string reference_value_id = 1;
+   */
+  referenceValueId: string;
+};
+
+/**
+ * Describes the message reference.ReferenceValueDeleteRequest.
+ * Use `create(ReferenceValueDeleteRequestSchema)` to create a new message.
+ */
+export const ReferenceValueDeleteRequestSchema: GenMessage<ReferenceValueDeleteRequest> = /*@__PURE__*/
+  messageDesc(file_coco_reference, 6);
+
+/**
+ * @generated from message reference.ReferenceValueDeleteResponse
+ */
+export type ReferenceValueDeleteResponse = Message<"reference.ReferenceValueDeleteResponse"> & {
+  /**
+   * Whether there was one.
+   *
+   * @generated from field: bool deleted = 1;
+   */
+  deleted: boolean;
+};
+
+/**
+ * Describes the message reference.ReferenceValueDeleteResponse.
+ * Use `create(ReferenceValueDeleteResponseSchema)` to create a new message.
+ */
+export const ReferenceValueDeleteResponseSchema: GenMessage<ReferenceValueDeleteResponse> = /*@__PURE__*/
+  messageDesc(file_coco_reference, 7);
+
+/**
  * @generated from service reference.ReferenceValueProviderService
  */
 export const ReferenceValueProviderService: GenService<{
@@ -101,6 +174,24 @@ export const ReferenceValueProviderService: GenService<{
     methodKind: "unary";
     input: typeof ReferenceValueRegisterRequestSchema;
     output: typeof ReferenceValueRegisterResponseSchema;
+  },
+  /**
+   * The calls below are ours.
+   *
+   * @generated from rpc reference.ReferenceValueProviderService.ListReferenceValues
+   */
+  listReferenceValues: {
+    methodKind: "unary";
+    input: typeof ReferenceValueListRequestSchema;
+    output: typeof ReferenceValueListResponseSchema;
+  },
+  /**
+   * @generated from rpc reference.ReferenceValueProviderService.DeleteReferenceValue
+   */
+  deleteReferenceValue: {
+    methodKind: "unary";
+    input: typeof ReferenceValueDeleteRequestSchema;
+    output: typeof ReferenceValueDeleteResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_coco_reference, 0);

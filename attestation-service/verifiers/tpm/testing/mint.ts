@@ -35,7 +35,11 @@ export class TestGuest {
   }
 
   /** The challenge request of one session, answered by the service and by this TPM. */
-  async activate(service: AttestationService, nonce: string, akPublic = this.tpm.publicArea): Promise<Buffer> {
+  async activate(
+    service: Pick<AttestationService, 'challenge'>,
+    nonce: string,
+    akPublic = this.tpm.publicArea,
+  ): Promise<Buffer> {
     const answer = await service.challenge({
       tee: 'tpm',
       tee_params: JSON.stringify({
