@@ -1,16 +1,21 @@
 import type { RegoEngineOptions } from '@sealpod/rego';
-import type { RootConfiguration } from './endorsements/enrolled-roots.ts';
+import type { CcaConfig } from './verifiers/cca/config.ts';
+import type { HygonConfig } from './verifiers/hygon/config.ts';
 import type { SnpConfig } from './verifiers/snp/config.ts';
+import type { TpmConfig } from './verifiers/tpm/index.ts';
 
 /** Configuration of an attestation service. A TEE without a member here is refused. */
 export interface AttestationServiceConfig {
   /** Enables TEE `tpm`. */
-  readonly tpm?: {
-    /** Whose endorsement key certificates are accepted. */
-    readonly roots: readonly RootConfiguration[];
-  };
+  readonly tpm?: TpmConfig;
   /** Enables TEEs `snp` and `az-snp-vtpm`. */
   readonly snp?: SnpConfig;
+  /** Enables TEE `cca`. */
+  readonly cca?: CcaConfig;
+  /** Enables TEE `csv`. */
+  readonly csv?: HygonConfig;
+  /** Enables TEE `hygondcu`. */
+  readonly hygondcu?: HygonConfig;
   /** Enables TEE `sample`, which proves nothing. For tests of the protocol. */
   readonly sample?: boolean;
   readonly token?: TokenConfig;

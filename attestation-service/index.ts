@@ -12,4 +12,6 @@ export {
   type StoredPolicy,
   type StoredReferenceValue,
 } from './service.ts';
+export { type CcaConfig, readCcaConfig } from './verifiers/cca/config.ts';
+export { type HygonConfig, readHygonConfig } from './verifiers/hygon/config.ts';
 export { readSnpConfig, type SnpConfig } from './verifiers/snp/config.ts';

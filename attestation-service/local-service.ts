@@ -28,7 +28,9 @@ import {
 import { type Snapshot, Snapshots } from './snapshot.ts';
 import { newTokenKey, TokenSigner } from './token/signer.ts';
 import { azureSnpVerifier } from './verifiers/azure/snp.ts';
+import { ccaPlatforms, ccaRules, ccaVerifier } from './verifiers/cca/index.ts';
 import { allOf } from './verifiers/check.ts';
+import { csvVerifier, dcuVerifier, hygonRoot, hygonSources } from './verifiers/hygon/index.ts';
 import { sampleVerifier } from './verifiers/sample/index.ts';
 import { amdSources, snpRules, snpVerifier } from './verifiers/snp/index.ts';
 import { tpmVerifier } from './verifiers/tpm/index.ts';
@@ -58,13 +60,18 @@ export async function createAttestationService(
   const challengeKey = await sharedSecret(storage, 'challenge-key', async () => randomBytes(32));
   const signer = await TokenSigner.open(await sharedSecret(storage, 'token-key', newTokenKey));
   const verifiers = new Map<string, Verifier>();
-  if (config.tpm !== undefined) verifiers.set('tpm', tpmVerifier(config.tpm.roots, challengeKey));
+  const now = config.now ?? (() => new Date());
+  if (config.tpm !== undefined) verifiers.set('tpm', tpmVerifier(config.tpm, challengeKey));
   if (config.snp !== undefined) {
     const rules = snpRules(config.snp);
-    const sources = amdSources(config.snp, storage, config.now ?? (() => new Date()));
+    const sources = amdSources(config.snp, storage, now);
     verifiers.set('snp', snpVerifier(rules, sources));
     verifiers.set('az-snp-vtpm', azureSnpVerifier(rules, sources));
   }
+  if (config.cca !== undefined) verifiers.set('cca', ccaVerifier(ccaRules(config.cca), ccaPlatforms(config.cca)));
+  if (config.csv !== undefined) verifiers.set('csv', csvVerifier(hygonRoot, hygonSources(config.csv, storage, now)));
+  if (config.hygondcu !== undefined)
+    verifiers.set('hygondcu', dcuVerifier(hygonRoot, hygonSources(config.hygondcu, storage, now)));
   if (config.sample === true) verifiers.set('sample', sampleVerifier());
   const service = new LocalAttestationService(
     config,

@@ -14,8 +14,11 @@ import {
   stringMember,
 } from '@sealpod/protocol/json';
 import type { AttestationServiceConfig, TokenConfig } from './config.ts';
+import { optionalFlag, refuseUnknownMembers as refuseUnknown } from './endorsements/config-members.ts';
 import { checkExposure, type GrpcServerOptions } from './grpc/server.ts';
 import type { KeyServerOptions } from './http/key-server.ts';
+import { readCcaConfig } from './verifiers/cca/config.ts';
+import { readHygonConfig } from './verifiers/hygon/config.ts';
 import { readSnpConfig } from './verifiers/snp/config.ts';
 
 /** Configuration of the service as a program. */
@@ -35,7 +38,8 @@ const code = 'USAGE';
  * - `listen` `host:port` of gRPC; `jwks` `{host, port}` of the key server, optional
  * - `tls` `{certificateFile, keyFile, clientAuthoritiesFile?}`, required beyond loopback
  * - `adminSecretFile` a file that only its owner can read; or `openAdministration: true` on loopback
- * - `tpm` `{roots: [{name, certificatesFile, simulated}]}`, `snp` as `readSnpConfig` has it, `sample` boolean
+ * - `tpm` `{roots: [{name, certificatesFile, simulated}], requireTrustedKey?}`, `snp`, `cca`, `csv` and `hygondcu` as `readSnpConfig`,
+ *   `readCcaConfig` and `readHygonConfig` have them, `sample` boolean
  * - `token` `{issuer?, developer?, build?, profile?, lifetimeSeconds?}`
  *
  * @throws SealpodError USAGE naming the member
@@ -44,7 +48,19 @@ export function readMainConfig(path: string): MainConfig {
   const root = asJsonObject(parseJson(readText(path), { what: `configuration ${path}`, code }), 'configuration', code);
   refuseUnknown(
     root,
-    ['storage', 'listen', 'jwks', 'tls', 'adminSecretFile', 'openAdministration', 'tpm', 'snp', 'sample', 'token'],
+    [
+      'storage',
+      'listen',
+      'jwks',
+      'tls',
+      'adminSecretFile',
+      'openAdministration',
+      'tpm',
+      'snp',
+      'cca',
+      'sample',
+      'token',
+    ],
     'configuration',
   );
   const at = (file: string): string => resolve(dirname(path), file);
@@ -72,10 +88,11 @@ export function readMainConfig(path: string): MainConfig {
   return {
     storagePath: at(stringMember(root, 'storage', code)),
     service: {
-      ...(optionalMember(root, 'tpm') === undefined
-        ? {}
-        : { tpm: { roots: readRoots(objectMember(root, 'tpm', code), at) } }),
+      ...(optionalMember(root, 'tpm') === undefined ? {} : { tpm: readTpm(objectMember(root, 'tpm', code), at) }),
       ...optional(root, 'snp', (value) => ({ snp: readSnpConfig(value, at) })),
+      ...optional(root, 'cca', (value) => ({ cca: readCcaConfig(value, at) })),
+      ...optional(root, 'csv', (value) => ({ csv: readHygonConfig(value, 'csv', at) })),
+      ...optional(root, 'hygondcu', (value) => ({ hygondcu: readHygonConfig(value, 'hygondcu', at) })),
       ...(optionalMember(root, 'sample') === undefined ? {} : { sample: booleanMember(root, 'sample', code) }),
       ...(optionalMember(root, 'token') === undefined ? {} : { token: readToken(objectMember(root, 'token', code)) }),
     },
@@ -87,12 +104,6 @@ export function readMainConfig(path: string): MainConfig {
 function optional<Value>(root: JsonObject, name: string, read: (value: JsonValue) => Value): Value | undefined {
   const value = optionalMember(root, name);
   return value === undefined ? undefined : read(value);
-}
-
-function refuseUnknown(object: JsonObject, known: readonly string[], what: string): void {
-  const unknown = Object.keys(object).find((name) => !known.includes(name));
-  if (unknown !== undefined)
-    throw new SealpodError(code, `${what} has an unknown member`, { expected: known.join(', '), actual: unknown });
 }
 
 type Tls = NonNullable<GrpcServerOptions['tls']>;
@@ -109,11 +120,15 @@ function readTls(tls: JsonObject, at: (file: string) => string): Tls {
   };
 }
 
+function readTpm(tpm: JsonObject, at: (file: string) => string): NonNullable<AttestationServiceConfig['tpm']> {
+  refuseUnknown(tpm, ['roots', 'requireTrustedKey'], 'tpm');
+  return { roots: readRoots(tpm, at), ...optionalFlag(tpm, 'requireTrustedKey') };
+}
+
 function readRoots(
   tpm: JsonObject,
   at: (file: string) => string,
 ): NonNullable<AttestationServiceConfig['tpm']>['roots'] {
-  refuseUnknown(tpm, ['roots'], 'tpm');
   const roots = optionalMember(tpm, 'roots');
   if (!Array.isArray(roots)) throw new SealpodError(code, 'tpm.roots must be an array');
   return roots.map((value: JsonValue) => {

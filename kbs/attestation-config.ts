@@ -1,5 +1,12 @@
 import { readFileSync } from 'node:fs';
-import { readSnpConfig, type SnpConfig } from '@sealpod/attestation-service';
+import {
+  type CcaConfig,
+  type HygonConfig,
+  readCcaConfig,
+  readHygonConfig,
+  readSnpConfig,
+  type SnpConfig,
+} from '@sealpod/attestation-service';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { ConfigReader } from './config-reader.ts';
 import type { KeySetSource } from './key-set.ts';
@@ -10,6 +17,12 @@ export interface RootConfig {
   readonly name: string;
   readonly certificates: string;
   readonly simulated: boolean;
+}
+
+/** Whose TPMs are accepted, and whether keys that vouch for themselves are refused. */
+interface TpmConfig {
+  readonly roots: readonly RootConfig[];
+  readonly requireTrustedKey: boolean;
 }
 
 /** What tokens say of their maker, and for how long. */
@@ -25,9 +38,15 @@ export type AttestationServiceConfig =
   | {
       readonly type: 'builtin';
       /** Enables TEE `tpm`. */
-      readonly tpm?: { readonly roots: readonly RootConfig[] };
+      readonly tpm?: TpmConfig;
       /** Enables TEEs `snp` and `az-snp-vtpm`. */
       readonly snp?: SnpConfig;
+      /** Enables TEE `cca`. */
+      readonly cca?: CcaConfig;
+      /** Enables TEE `csv`. */
+      readonly csv?: HygonConfig;
+      /** Enables TEE `hygondcu`. */
+      readonly hygondcu?: HygonConfig;
       /** Enables TEE `sample`, which proves nothing; for tests of the protocol. */
       readonly sample: boolean;
       readonly token: TokenConfig;
@@ -65,8 +84,11 @@ function readRoot(root: ConfigReader): RootConfig {
   return config;
 }
 
-function readTpm(tpm: ConfigReader): { readonly roots: readonly RootConfig[] } {
-  const config = { roots: tpm.objects('roots').map(readRoot) };
+function readTpm(tpm: ConfigReader): TpmConfig {
+  const config = {
+    roots: tpm.objects('roots').map(readRoot),
+    requireTrustedKey: tpm.flag('requireTrustedKey', false),
+  };
   tpm.end();
   return config;
 }
@@ -95,10 +117,17 @@ export function readAttestationService(service: ConfigReader): AttestationServic
     const token = readToken(service.optionalObject('token'));
     const base = { type, sample: service.flag('sample', false), token } as const;
     const snp = service.optionalJson('snp');
+    const cca = service.optionalJson('cca');
+    const csv = service.optionalJson('csv');
+    const hygondcu = service.optionalJson('hygondcu');
+    const at = (path: string): string => service.resolve(path);
     config = {
       ...base,
       ...(tpm === undefined ? {} : { tpm: readTpm(tpm) }),
-      ...(snp === undefined ? {} : { snp: readSnpConfig(snp, (path) => service.resolve(path)) }),
+      ...(snp === undefined ? {} : { snp: readSnpConfig(snp, at) }),
+      ...(cca === undefined ? {} : { cca: readCcaConfig(cca, at) }),
+      ...(csv === undefined ? {} : { csv: readHygonConfig(csv, 'csv', at) }),
+      ...(hygondcu === undefined ? {} : { hygondcu: readHygonConfig(hygondcu, 'hygondcu', at) }),
     };
   }
   service.end();

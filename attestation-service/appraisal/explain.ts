@@ -81,6 +81,15 @@ function tpmReasons(
           }),
         ];
   });
+  if (claims['ak_trust'] === 'self-asserted') {
+    reasons.push(
+      check('attestation key', false, 'EV_AK_UNTRUSTED', {
+        expected: 'a proof by credential activation, or an enrolled key',
+        actual: 'a key that vouches for itself',
+        source: 'reference value trusted_aks',
+      }),
+    );
+  }
   const hardware = appraisal['ear.trustworthiness-vector'].hardware;
   const hardwareAffirmed = hardware !== undefined && tierOf(hardware) === 'affirming';
   if (claims['debug'] === true) {

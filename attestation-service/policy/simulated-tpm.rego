@@ -41,7 +41,7 @@ configuration := 2 if {
 	input.tpm.components.initdata in query_reference_value("tpm_initdata")
 }
 
-# Proved by credential activation, or enrolled by the operator.
+# Proved by credential activation, or enrolled by the operator. Never a key that vouches for itself (`self-asserted`).
 tpm_key_trusted if input.tpm.ak_trust == "activated"
 
 tpm_key_trusted if {
@@ -69,6 +69,7 @@ tpm_executables if {
 }
 
 tpm_hardware if {
+	tpm_key_trusted
 	input.tpm.debug == false
 	input.tpm.components.firmware in query_reference_value("tpm_firmware")
 	input.tpm.components.firmware_configuration in query_reference_value("tpm_firmware_configuration")

@@ -10,4 +10,5 @@ export {
   stringArrayMember,
   stringMember,
 } from './members.ts';
+export { asJsonOctets, type OctetLimits } from './octets.ts';
 export { type JsonObject, type JsonValue, type ParseJsonLimits, parseJson } from './parse.ts';

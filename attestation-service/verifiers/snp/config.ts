@@ -1,12 +1,6 @@
 import { SealpodError } from '@sealpod/protocol/errors';
-import {
-  asJsonObject,
-  booleanMember,
-  type JsonObject,
-  type JsonValue,
-  optionalMember,
-  stringMember,
-} from '@sealpod/protocol/json';
+import { asJsonObject, type JsonObject, type JsonValue, optionalMember, stringMember } from '@sealpod/protocol/json';
+import { checkUrl, optionalFlag, refuseUnknownMembers as refuseUnknown } from '../../endorsements/config-members.ts';
 
 /** Where certificates and revocation lists come from, asked in this order. */
 export type SnpSourceConfig =
@@ -37,12 +31,10 @@ export function readSnpConfig(value: JsonValue, at: (path: string) => string): S
   refuseUnknown(snp, ['sources', 'requireRevocationList', 'allowVersion2'], 'snp');
   const sources = optionalMember(snp, 'sources') ?? [];
   if (!Array.isArray(sources)) throw new SealpodError(code, 'snp.sources must be an array');
-  const flag = (name: 'requireRevocationList' | 'allowVersion2'): object =>
-    optionalMember(snp, name) === undefined ? {} : { [name]: booleanMember(snp, name, code) };
   return {
     sources: sources.map((source: JsonValue) => readSource(asJsonObject(source, 'snp.sources[]', code), at)),
-    ...flag('requireRevocationList'),
-    ...flag('allowVersion2'),
+    ...optionalFlag(snp, 'requireRevocationList'),
+    ...optionalFlag(snp, 'allowVersion2'),
   };
 }
 
@@ -56,14 +48,5 @@ function readSource(source: JsonObject, at: (path: string) => string): SnpSource
     throw new SealpodError(code, 'unknown snp.sources[].type', { expected: 'kds or offline', actual: type });
   refuseUnknown(source, ['type', 'url'], 'snp.sources[]');
   if (optionalMember(source, 'url') === undefined) return { type };
-  const url = stringMember(source, 'url', code);
-  if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
-    throw new SealpodError(code, 'snp.sources[].url must be a URL', { expected: 'https://…', actual: url });
-  return { type, url };
-}
-
-function refuseUnknown(object: JsonObject, known: readonly string[], what: string): void {
-  const unknown = Object.keys(object).find((name) => !known.includes(name));
-  if (unknown !== undefined)
-    throw new SealpodError(code, `${what} has an unknown member`, { expected: known.join(', '), actual: unknown });
+  return { type, url: checkUrl(stringMember(source, 'url', code), 'snp.sources[].url') };
 }

@@ -21,12 +21,14 @@ export const componentReferenceValues = {
 /** Registers that only the firmware and its settings decide, beside PCR 0 and the loader's PCR 4. */
 const firmwareConfigurationRegisters = [1, 2, 3, 5, 6, 7];
 
+/** Why an attestation key is to be believed, and for a proved one the root of its TPM. */
+export interface KeyTrust {
+  readonly trust: 'activated' | 'enrolled' | 'self-asserted';
+  readonly root?: EnrolledRoot;
+}
+
 /** The claims of a verified statement. */
-export function tpmClaims(
-  statement: TpmStatement,
-  root: EnrolledRoot | undefined,
-  expectations: Expectations,
-): JsonObject {
+export function tpmClaims(statement: TpmStatement, { trust, root }: KeyTrust, expectations: Expectations): JsonObject {
   const { attest, pcrs } = statement;
   const commandLine = statement.commandLine === undefined ? undefined : commandLineOf(statement.commandLine);
   const switches = debugSwitches(commandLine, {
@@ -39,9 +41,10 @@ export function tpmClaims(
   return {
     ...registers,
     ak_public: statement.attestationKeyText,
-    ak_trust: root === undefined ? 'enrolled' : 'activated',
+    ak_trust: trust,
     components: components(statement, commandLine, expectations),
-    simulated: root?.simulated ?? false,
+    // Null, which no policy's `== false` holds for: nobody knows what made a key that vouches for itself.
+    simulated: trust === 'self-asserted' ? null : (root?.simulated ?? false),
     ek_root: root?.name ?? null,
     debug: switches.length > 0,
     debug_switches: switches,

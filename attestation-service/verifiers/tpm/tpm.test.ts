@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { EventType } from '@sealpod/protocol/event-log';
 import { initdataDigest } from '@sealpod/protocol/initdata';
 import type { JsonObject } from '@sealpod/protocol/json';
+import { runtimeDataDigest } from '@sealpod/protocol/rcar';
 import { vectorPath } from '@sealpod/protocol/testing/vectors';
 import { Algorithm, ObjectAttribute, type TpmEvidence } from '@sealpod/protocol/tpm';
 import { attestationKeyAttributes, type QuoteOptions, SoftwareTpm } from '@sealpod/protocol/tpm/testing';
@@ -20,6 +21,7 @@ import {
   type Evaluation,
   simulatedTpmPolicy,
 } from '../../index.ts';
+import { tpmVerifier } from './index.ts';
 import type { CertificateFaults } from './testing/authority.ts';
 import { KeyUsageFlags, TestAuthority } from './testing/authority.ts';
 import type { BootEvent } from './testing/boot.ts';
@@ -289,8 +291,11 @@ describe('refusals', () => {
     const now = session('plain');
     const { ak_public, tpm_quote } = genuine.evidence(now, Buffer.alloc(32));
     const plain = { ak_public, tpm_quote };
-    expect(await refused(evaluate(plain, now))).toEqual(['EV_AK_UNTRUSTED']);
     await forget();
+    const asserted = await evaluate(plain, now);
+    expect(claimsOf(asserted)).toMatchObject({ ak_trust: 'self-asserted', simulated: null, ek_root: null });
+    expect(statusOf(asserted)).toBe('contraindicated');
+    expect(failures(asserted.verdict).map(({ code }) => code)).toContain('EV_AK_UNTRUSTED');
     await service.setReferenceValue('trusted_aks', [ak_public]);
     const enrolled = await evaluate(plain, now);
     expect(claimsOf(enrolled)).toMatchObject({ ak_trust: 'enrolled', ek_root: null });
@@ -306,8 +311,46 @@ describe('refusals', () => {
     const { ek_certificate: __, ...incomplete } = genuine.evidence(now, Buffer.alloc(32));
     expect(await refused(evaluate(incomplete, now))).toEqual(['EV_FORMAT']);
     await service.setReferenceValue('trusted_aks', [ak_public], { expiresAt: '2020-01-01T00:00:00Z' });
-    expect(await refused(evaluate(plain, now))).toEqual(['EV_AK_UNTRUSTED']);
+    expect(claimsOf(await evaluate(plain, now))).toMatchObject({ ak_trust: 'self-asserted' });
     await forget();
+  });
+
+  it('G-05: a key that vouches for itself affirms nothing of the hardware, whatever values are registered', async () => {
+    const now = session('asserted');
+    const { ak_public, tpm_quote } = genuine.evidence(now, Buffer.alloc(32));
+    await forget();
+    const { components, ...registers } = claimsOf(await evaluate({ ak_public, tpm_quote }, now));
+    for (const [name, value] of Object.entries(components as JsonObject))
+      await service.setReferenceValue(`tpm_${name}`, [value]);
+    for (const register of ['pcr04', 'pcr11'])
+      await service.setReferenceValue(`tpm_${register}`, [registers[register] ?? '']);
+    for (const policyId of ['default', 'simulated-tpm']) {
+      const { claims } = await service.evaluate({
+        evidences: [toEvaluate({ ak_public, tpm_quote }, now, initdata)],
+        policyIds: [policyId],
+        correlationId: 'c',
+      });
+      expect(claims.submods['cpu0']?.['ear.trustworthiness-vector']).toMatchObject({ hardware: 97, executables: 33 });
+    }
+    await forget();
+  });
+
+  it('G-05: by a switch, a key that is neither proved nor enrolled is refused', async () => {
+    const now = session('strict');
+    const { ak_public, tpm_quote } = genuine.evidence(now, Buffer.alloc(32));
+    const strict = tpmVerifier({ roots: [], requireTrustedKey: true }, Buffer.alloc(32));
+    const { runtimeData: _, ...request } = toEvaluate({ ak_public, tpm_quote }, now, undefined);
+    const verified = async (trustedAttestationKeys: string[]): Promise<string[]> => {
+      const { verdict } = await strict.verify(request.evidence, {
+        reportData: runtimeDataDigest(now),
+        initDataDigest: initdataDigest(initdata, 'sha256'),
+        trustedAttestationKeys,
+        now: new Date(),
+      });
+      return failures(verdict).map(({ code }) => code);
+    };
+    expect(await verified([])).toEqual(['EV_AK_UNTRUSTED']);
+    expect(await verified([ak_public])).toEqual([]);
   });
 
   it('plain evidence of an enrolled TPM whose other loader extended PCR 11 as the genuine one does', async () => {
@@ -721,14 +764,25 @@ describe('challenge', () => {
 });
 
 describe("upstream's evidence", () => {
-  it('parses, verifies its quote, and is refused for its unproved key alone', async (context) => {
+  it('parses and verifies, but for its qualifying data, which are longer than upstream itself takes', async (context) => {
     const file = vectorPath('tpm/tpm_evidence.json');
     if (!existsSync(file)) context.skip(`no vector at ${file}`);
     const evidence = JSON.parse(readFileSync(file, 'utf8')) as TpmEvidence;
-    const qualifying = Buffer.from(evidence.tpm_quote.message, 'base64').subarray(44, 44 + 32);
-    const evidences = [{ tee: 'tpm', evidence: evidence as unknown as JsonObject, runtimeData: { raw: qualifying } }];
-    const codes = await refused(service.evaluate({ evidences, policyIds: [], correlationId: 'c' }));
-    expect(codes).toContain('EV_AK_UNTRUSTED');
-    expect(codes).not.toContain('EV_SIGNATURE');
+    const qualifying = Buffer.from(evidence.tpm_quote.message, 'base64').subarray(44, 44 + 64);
+    const verifier = tpmVerifier({ roots: [] }, Buffer.alloc(32));
+    const { verdict, claims } = await verifier.verify(evidence as unknown as JsonObject, {
+      reportData: qualifying,
+      trustedAttestationKeys: [],
+      now: new Date(),
+    });
+    expect(failures(verdict).map(({ check }) => check)).toEqual(['nonce']);
+    const zeros = '0'.repeat(64);
+    expect(claims).toMatchObject({
+      pcr00: zeros,
+      pcr17: 'f'.repeat(64),
+      ak_public: evidence.ak_public,
+      ak_trust: 'self-asserted',
+      report_data: qualifying.toString('hex'),
+    });
   });
 });

@@ -11,7 +11,7 @@ import {
   checkReplay,
   checkSections,
 } from './boot-log.ts';
-import { tpmClaims } from './claims.ts';
+import { type KeyTrust, tpmClaims } from './claims.ts';
 import { activationSecret } from './credential.ts';
 import { bindingHolds, checkPcrDigest, checkSelection, checkSignature, checkStructure } from './quote.ts';
 import type { KeyProof, TpmStatement } from './statement.ts';
@@ -20,6 +20,8 @@ import type { KeyProof, TpmStatement } from './statement.ts';
 export interface TpmTrust {
   readonly roots: readonly EnrolledRoot[];
   readonly challengeKey: Uint8Array;
+  /** Refuses keys that are neither proved nor enrolled, instead of claiming that they assert themselves. */
+  readonly requireTrustedKey: boolean;
 }
 
 /** Verifies a statement: a checklist. Claims are only worth something where the verdict passed. */
@@ -38,7 +40,7 @@ export function verifyTpmStatement(statement: TpmStatement, trust: TpmTrust, exp
       ? []
       : [checkInitdata(pcrs, expectations.initDataDigest)]),
   ];
-  return { verdict: allOf('tpm evidence', checks), claims: tpmClaims(statement, key.root, expectations) };
+  return { verdict: allOf('tpm evidence', checks), claims: tpmClaims(statement, key, expectations) };
 }
 
 /**
@@ -76,19 +78,21 @@ function secretOf(
 
 /**
  * The attestation key lives in an enrolled TPM, proved by credential activation; or, without any proof (upstream's plain
- * evidence), the operator has enrolled this very key.
+ * evidence), the operator has enrolled this very key. A key that is neither vouches for itself only: anybody can make one
+ * and sign any registers with it, so that claims say so and no built-in policy affirms anything of it.
  */
 function checkKeyTrust(
   statement: TpmStatement,
   trust: TpmTrust,
   expectations: Expectations,
-): { readonly checks: readonly Verdict[]; readonly root?: EnrolledRoot } {
+): { readonly checks: readonly Verdict[] } & KeyTrust {
   const { keyProof, attestationKeyText } = statement;
   if (keyProof === undefined) {
     const enrolled = expectations.trustedAttestationKeys.includes(attestationKeyText);
     return {
+      trust: enrolled ? 'enrolled' : 'self-asserted',
       checks: [
-        check('attestation key', enrolled, 'EV_AK_UNTRUSTED', {
+        check('attestation key', enrolled || !trust.requireTrustedKey, 'EV_AK_UNTRUSTED', {
           expected: 'a proof by credential activation, or an enrolled key',
           actual: `no proof for ${attestationKeyText}`,
           source: 'reference value trusted_aks',
@@ -98,6 +102,7 @@ function checkKeyTrust(
   }
   const { verdict, root } = checkEndorsementChain(keyProof.endorsement, trust.roots, expectations.now);
   return {
+    trust: 'activated',
     checks: [
       checkKeysAgree(statement, keyProof),
       checkKeyAttributes(keyProof),
