@@ -12,6 +12,7 @@ import { appraise } from './appraisal/appraise.ts';
 import { explainAppraisal } from './appraisal/explain.ts';
 import { initDataClaims } from './appraisal/init-data-claims.ts';
 import type { AttestationServiceConfig } from './config.ts';
+import { nitroRoot } from './endorsements/aws/certificates.ts';
 import { Policies } from './policy/policies.ts';
 import { isExpired } from './reference-values/record.ts';
 import { ReferenceValues } from './reference-values/reference-values.ts';
@@ -31,6 +32,11 @@ import { azureSnpVerifier } from './verifiers/azure/snp.ts';
 import { ccaPlatforms, ccaRules, ccaVerifier } from './verifiers/cca/index.ts';
 import { allOf } from './verifiers/check.ts';
 import { csvVerifier, dcuVerifier, hygonRoot, hygonSources } from './verifiers/hygon/index.ts';
+import { nitroVerifier } from './verifiers/nitro/index.ts';
+import { nvidiaVerifierOf } from './verifiers/nvidia/index.ts';
+import { dpuRules } from './verifiers/nvidia-dpu/config.ts';
+import { dpuVerifier } from './verifiers/nvidia-dpu/index.ts';
+import { sampleDeviceVerifier } from './verifiers/sample/device.ts';
 import { sampleVerifier } from './verifiers/sample/index.ts';
 import { amdSources, snpRules, snpVerifier } from './verifiers/snp/index.ts';
 import { tpmVerifier } from './verifiers/tpm/index.ts';
@@ -72,7 +78,17 @@ export async function createAttestationService(
   if (config.csv !== undefined) verifiers.set('csv', csvVerifier(hygonRoot, hygonSources(config.csv, storage, now)));
   if (config.hygondcu !== undefined)
     verifiers.set('hygondcu', dcuVerifier(hygonRoot, hygonSources(config.hygondcu, storage, now)));
-  if (config.sample === true) verifiers.set('sample', sampleVerifier());
+  if (config.nvidia !== undefined) verifiers.set('nvidia', nvidiaVerifierOf(config.nvidia, storage, now));
+  if (config.nvidiaDpu !== undefined) {
+    const rules = dpuRules(config.nvidiaDpu);
+    for (const tee of ['nvidia-dpu', 'nvidiadpu'] as const) verifiers.set(tee, dpuVerifier(tee, rules));
+  }
+  if (config.nitro !== undefined)
+    verifiers.set('aws-nitro', nitroVerifier({ root: nitroRoot, allowDebug: config.nitro.allowDebug ?? false }));
+  if (config.sample === true) {
+    verifiers.set('sample', sampleVerifier());
+    verifiers.set('sampledevice', sampleDeviceVerifier());
+  }
   const service = new LocalAttestationService(
     config,
     { storage, ...(rego === undefined ? {} : { rego }) },

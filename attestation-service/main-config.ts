@@ -19,6 +19,9 @@ import { checkExposure, type GrpcServerOptions } from './grpc/server.ts';
 import type { KeyServerOptions } from './http/key-server.ts';
 import { readCcaConfig } from './verifiers/cca/config.ts';
 import { readHygonConfig } from './verifiers/hygon/config.ts';
+import { readNitroConfig } from './verifiers/nitro/config.ts';
+import { readNvidiaConfig } from './verifiers/nvidia/config.ts';
+import { readDpuConfig } from './verifiers/nvidia-dpu/config.ts';
 import { readSnpConfig } from './verifiers/snp/config.ts';
 
 /** Configuration of the service as a program. */
@@ -39,7 +42,8 @@ const code = 'USAGE';
  * - `tls` `{certificateFile, keyFile, clientAuthoritiesFile?}`, required beyond loopback
  * - `adminSecretFile` a file that only its owner can read; or `openAdministration: true` on loopback
  * - `tpm` `{roots: [{name, certificatesFile, simulated}], requireTrustedKey?}`, `snp`, `cca`, `csv` and `hygondcu` as `readSnpConfig`,
- *   `readCcaConfig` and `readHygonConfig` have them, `sample` boolean
+ *   `readCcaConfig` and `readHygonConfig` have them, `nvidia`, `nvidiaDpu` and `nitro` as
+ *   `readNvidiaConfig`, `readDpuConfig` and `readNitroConfig` have them, `sample` boolean
  * - `token` `{issuer?, developer?, build?, profile?, lifetimeSeconds?}`
  *
  * @throws SealpodError USAGE naming the member
@@ -58,6 +62,9 @@ export function readMainConfig(path: string): MainConfig {
       'tpm',
       'snp',
       'cca',
+      'nvidia',
+      'nvidiaDpu',
+      'nitro',
       'sample',
       'token',
     ],
@@ -93,6 +100,9 @@ export function readMainConfig(path: string): MainConfig {
       ...optional(root, 'cca', (value) => ({ cca: readCcaConfig(value, at) })),
       ...optional(root, 'csv', (value) => ({ csv: readHygonConfig(value, 'csv', at) })),
       ...optional(root, 'hygondcu', (value) => ({ hygondcu: readHygonConfig(value, 'hygondcu', at) })),
+      ...optional(root, 'nvidia', (value) => ({ nvidia: readNvidiaConfig(value, at) })),
+      ...optional(root, 'nvidiaDpu', (value) => ({ nvidiaDpu: readDpuConfig(value, at) })),
+      ...optional(root, 'nitro', (value) => ({ nitro: readNitroConfig(value) })),
       ...(optionalMember(root, 'sample') === undefined ? {} : { sample: booleanMember(root, 'sample', code) }),
       ...(optionalMember(root, 'token') === undefined ? {} : { token: readToken(objectMember(root, 'token', code)) }),
     },

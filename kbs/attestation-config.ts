@@ -1,9 +1,15 @@
 import { readFileSync } from 'node:fs';
 import {
   type CcaConfig,
+  type DpuConfig,
   type HygonConfig,
+  type NitroConfig,
+  type NvidiaConfig,
   readCcaConfig,
+  readDpuConfig,
   readHygonConfig,
+  readNitroConfig,
+  readNvidiaConfig,
   readSnpConfig,
   type SnpConfig,
 } from '@sealpod/attestation-service';
@@ -47,7 +53,13 @@ export type AttestationServiceConfig =
       readonly csv?: HygonConfig;
       /** Enables TEE `hygondcu`. */
       readonly hygondcu?: HygonConfig;
-      /** Enables TEE `sample`, which proves nothing; for tests of the protocol. */
+      /** Enables TEE `nvidia`: GPUs and switches. */
+      readonly nvidia?: NvidiaConfig;
+      /** Enables TEE `nvidia-dpu`. */
+      readonly nvidiaDpu?: DpuConfig;
+      /** Enables TEE `aws-nitro`. */
+      readonly nitro?: NitroConfig;
+      /** Enables TEEs `sample` and `sampledevice`, which prove nothing; for tests of the protocol. */
       readonly sample: boolean;
       readonly token: TokenConfig;
     }
@@ -120,6 +132,9 @@ export function readAttestationService(service: ConfigReader): AttestationServic
     const cca = service.optionalJson('cca');
     const csv = service.optionalJson('csv');
     const hygondcu = service.optionalJson('hygondcu');
+    const nvidia = service.optionalJson('nvidia');
+    const nvidiaDpu = service.optionalJson('nvidiaDpu');
+    const nitro = service.optionalJson('nitro');
     const at = (path: string): string => service.resolve(path);
     config = {
       ...base,
@@ -128,6 +143,9 @@ export function readAttestationService(service: ConfigReader): AttestationServic
       ...(cca === undefined ? {} : { cca: readCcaConfig(cca, at) }),
       ...(csv === undefined ? {} : { csv: readHygonConfig(csv, 'csv', at) }),
       ...(hygondcu === undefined ? {} : { hygondcu: readHygonConfig(hygondcu, 'hygondcu', at) }),
+      ...(nvidia === undefined ? {} : { nvidia: readNvidiaConfig(nvidia, at) }),
+      ...(nvidiaDpu === undefined ? {} : { nvidiaDpu: readDpuConfig(nvidiaDpu, at) }),
+      ...(nitro === undefined ? {} : { nitro: readNitroConfig(nitro) }),
     };
   }
   service.end();

@@ -4,10 +4,10 @@ import { type NvidiaArchitecture, type NvidiaReport, OpaqueType } from '@sealpod
 import type { Verdict } from '@sealpod/protocol/verdict';
 import type { EnrolledRoot } from '../../endorsements/certificate-path.ts';
 import type { ManifestSource } from '../../endorsements/nvidia/manifests.ts';
+import { checkSentChain } from '../certificate-chain.ts';
 import { allOf, check } from '../check.ts';
 import { fieldText, firmwareVersion } from './claims.ts';
 import { type ReferenceManifest, readReferenceManifest } from './reference-manifest.ts';
-import { checkChain } from './verify.ts';
 
 /** A manifest that a report is held against. */
 export interface WantedManifest {
@@ -96,7 +96,7 @@ export function verifyManifests(
         ? [missing(kind, id, problem)]
         : [
             allOf(`${kind} manifest ${id}`, [
-              checkChain(manifest.certificates, root, now, !acceptExpiredSigners),
+              checkSentChain(manifest.certificates, root, acceptExpiredSigners ? withinValidity(manifest, now) : now),
               check('version', manifest.version.toLowerCase() === version.toLowerCase(), 'RV_MISMATCH', {
                 expected: manifest.version,
                 actual: version,
@@ -113,6 +113,11 @@ export function verifyManifests(
     checkIndices(found),
     ...compare(report, found),
   ]);
+}
+
+/** The latest time at which none of the signer's certificates had expired, if that is past. */
+export function withinValidity({ certificates }: ReferenceManifest, now: Date): Date {
+  return new Date(Math.min(now.getTime(), ...certificates.map(({ x509 }) => x509.validToDate.getTime())));
 }
 
 function missing(kind: string, id: string, problem: SealpodError | undefined): Verdict {

@@ -9,8 +9,9 @@ import {
 import { regularise } from '@sealpod/protocol/rcar';
 import type { Verdict } from '@sealpod/protocol/verdict';
 import type { Certificate } from '../../endorsements/certificate.ts';
-import { type EnrolledRoot, findPath } from '../../endorsements/certificate-path.ts';
+import type { EnrolledRoot } from '../../endorsements/certificate-path.ts';
 import type { FirmwareId } from '../../endorsements/dice.ts';
+import { checkSentChain } from '../certificate-chain.ts';
 import { allOf, check } from '../check.ts';
 import type { Expectations } from '../verifier.ts';
 
@@ -37,7 +38,7 @@ export function verifyDevice(
   return allOf(`nvidia device ${statement.uuid}`, [
     checkMessages(statement.report),
     checkVersions(statement),
-    checkChain(statement.certificates, root, now),
+    checkSentChain(statement.certificates, root, now),
     checkArchitecture(statement),
     checkFirmwareId(statement),
     checkSignature(statement),
@@ -75,32 +76,6 @@ function checkVersions({ architecture, report }: DeviceStatement): Verdict {
       actual: [...fields.values()].map(({ name }) => name).join(', ') || 'no opaque data',
     },
   );
-}
-
-/** Every certificate that came has to be of the path: another one says that evidence was put together. */
-export function checkChain(certificates: readonly Certificate[], root: EnrolledRoot, now: Date, dates = true): Verdict {
-  const [leaf, ...authorities] = certificates;
-  const isAnchor = ({ x509 }: Certificate): boolean => root.anchors.some((anchor) => anchor.x509.raw.equals(x509.raw));
-  const intermediates = [...root.intermediates, ...authorities.filter((authority) => !isAnchor(authority))];
-  const time = dates || leaf === undefined ? now : withinValidity(certificates, now);
-  const result = leaf === undefined ? undefined : findPath(leaf, { ...root, intermediates }, time);
-  const path = result?.valid === true ? result.path : [];
-  const strange = certificates.find((certificate) => !path.includes(certificate) && !isAnchor(certificate));
-  return check('certificate chain', result?.valid === true && strange === undefined, 'EV_CERT_CHAIN', {
-    expected: `a valid path to the root of ${root.name}`,
-    actual:
-      result === undefined
-        ? 'no certificate'
-        : result.valid
-          ? `a certificate that is not of the path: ${strange?.x509.subject.replaceAll('\n', ', ')}`
-          : result.reason,
-    source: root.name,
-  });
-}
-
-/** The latest time at which none of the certificates had expired, if that is past. */
-function withinValidity(certificates: readonly Certificate[], now: Date): Date {
-  return new Date(Math.min(now.getTime(), ...certificates.map(({ x509 }) => x509.validToDate.getTime())));
 }
 
 /** Names of the chips whose keys sign reports. */
