@@ -1,26 +1,13 @@
 import type { RegoEngineOptions } from '@sealpod/rego';
 import type { ReferenceValuesConfig } from './reference-values/config.ts';
-import type { CcaConfig } from './verifiers/cca/config.ts';
-import type { HygonConfig } from './verifiers/hygon/config.ts';
-import type { SeConfig } from './verifiers/se/config.ts';
-import type { SnpConfig } from './verifiers/snp/config.ts';
+import type { VerifiersConfig } from './verifiers/config.ts';
 import type { TpmConfig } from './verifiers/tpm/index.ts';
 
 /** Configuration of an attestation service. A TEE without a member here is refused. */
-export interface AttestationServiceConfig {
+export interface AttestationServiceConfig extends VerifiersConfig {
   /** Enables TEE `tpm`. */
   readonly tpm?: TpmConfig;
-  /** Enables TEEs `snp` and `az-snp-vtpm`. */
-  readonly snp?: SnpConfig;
-  /** Enables TEE `cca`. */
-  readonly cca?: CcaConfig;
-  /** Enables TEE `csv`. */
-  readonly csv?: HygonConfig;
-  /** Enables TEE `hygondcu`. */
-  readonly hygondcu?: HygonConfig;
-  /** Enables TEE `se`. */
-  readonly se?: SeConfig;
-  /** Enables TEE `sample`, which proves nothing. For tests of the protocol. */
+  /** Enables TEEs `sample` and `sampledevice`, which prove nothing. For tests of the protocol. */
   readonly sample?: boolean;
   readonly token?: TokenConfig;
   /** Whose reference values are believed, and how they get into use. */

@@ -13,7 +13,4 @@ export {
   type StoredPolicy,
   type StoredReferenceValue,
 } from './service.ts';
-export { type CcaConfig, readCcaConfig } from './verifiers/cca/config.ts';
-export { type HygonConfig, readHygonConfig } from './verifiers/hygon/config.ts';
-export { readSeConfig, type SeConfig } from './verifiers/se/config.ts';
-export { readSnpConfig, type SnpConfig } from './verifiers/snp/config.ts';
+export { readVerifiersConfig, type VerifiersConfig } from './verifiers/config.ts';

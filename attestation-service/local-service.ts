@@ -34,15 +34,8 @@ import {
 } from './service.ts';
 import { type Snapshot, Snapshots } from './snapshot.ts';
 import { TokenKeys } from './token/token-keys.ts';
-import { azureSnpVerifier } from './verifiers/azure/snp.ts';
-import { ccaPlatforms, ccaRules, ccaVerifier } from './verifiers/cca/index.ts';
 import { allOf } from './verifiers/check.ts';
-import { csvVerifier, dcuVerifier, hygonRoot, hygonSources } from './verifiers/hygon/index.ts';
-import { sampleVerifier } from './verifiers/sample/index.ts';
-import { seVerifier } from './verifiers/se/index.ts';
-import { readSeTrust } from './verifiers/se/trust.ts';
-import { amdSources, snpRules, snpVerifier } from './verifiers/snp/index.ts';
-import { tpmVerifier } from './verifiers/tpm/index.ts';
+import { createVerifiers } from './verifiers/create.ts';
 import type { SubmoduleClaims, Verifier } from './verifiers/verifier.ts';
 
 /** Evidence of one request, at most: a guest must not choose how much work it makes. */
@@ -75,20 +68,7 @@ export async function createAttestationService(
     { lifetimeSeconds, ...(rotateKeyAfterSeconds === undefined ? {} : { rotateAfterSeconds: rotateKeyAfterSeconds }) },
     now,
   );
-  const verifiers = new Map<string, Verifier>();
-  if (config.tpm !== undefined) verifiers.set('tpm', tpmVerifier(config.tpm, challengeKey));
-  if (config.snp !== undefined) {
-    const rules = snpRules(config.snp);
-    const sources = amdSources(config.snp, storage, now);
-    verifiers.set('snp', snpVerifier(rules, sources));
-    verifiers.set('az-snp-vtpm', azureSnpVerifier(rules, sources));
-  }
-  if (config.cca !== undefined) verifiers.set('cca', ccaVerifier(ccaRules(config.cca), ccaPlatforms(config.cca)));
-  if (config.csv !== undefined) verifiers.set('csv', csvVerifier(hygonRoot, hygonSources(config.csv, storage, now)));
-  if (config.hygondcu !== undefined)
-    verifiers.set('hygondcu', dcuVerifier(hygonRoot, hygonSources(config.hygondcu, storage, now)));
-  if (config.se !== undefined) verifiers.set('se', seVerifier(readSeTrust(config.se), challengeKey, now));
-  if (config.sample === true) verifiers.set('sample', sampleVerifier());
+  const verifiers = createVerifiers(config, { storage, challengeKey, now });
   const service = new LocalAttestationService(
     config,
     { storage, ...(rego === undefined ? {} : { rego }) },

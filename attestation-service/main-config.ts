@@ -21,10 +21,7 @@ import { optionalFlag, refuseUnknownMembers as refuseUnknown } from './endorseme
 import type { KeyServerOptions } from './http/key-server.ts';
 import type { RestServerOptions } from './http/rest-server.ts';
 import { readReferenceValuesConfig } from './reference-values/config.ts';
-import { readCcaConfig } from './verifiers/cca/config.ts';
-import { readHygonConfig } from './verifiers/hygon/config.ts';
-import { readSeConfig } from './verifiers/se/config.ts';
-import { readSnpConfig } from './verifiers/snp/config.ts';
+import { readVerifiersConfig, verifierMembers } from './verifiers/config.ts';
 
 /** Configuration of the service as a program. */
 export interface MainConfig {
@@ -48,8 +45,8 @@ const code = 'USAGE';
  * - `workers` how many processes answer, 1 by default; one for each processor uses the whole machine
  * - `tls` `{certificateFile, keyFile, clientAuthoritiesFile?}`, required beyond loopback
  * - `adminSecretFile` a file that only its owner can read; or `openAdministration: true` on loopback
- * - `tpm` `{roots: [{name, certificatesFile, simulated}], requireTrustedKey?}`, `snp`, `cca`, `csv`, `hygondcu` and `se` as
- *   `readSnpConfig`, `readCcaConfig`, `readHygonConfig` and `readSeConfig` have them, `sample` boolean
+ * - `tpm` `{roots: [{name, certificatesFile, simulated}], requireTrustedKey?}`, other TEEs as `readVerifiersConfig` has them,
+ *   `sample` boolean
  * - `referenceValues` `{signers?, requiredSignatures?, approvals?, acceptUnsigned?}`, optional
  * - `token` `{issuer?, developer?, build?, profile?, audience?, lifetimeSeconds?, verbose?, rotateKeyAfterSeconds?}`
  *
@@ -69,11 +66,7 @@ export function readMainConfig(path: string): MainConfig {
       'adminSecretFile',
       'openAdministration',
       'tpm',
-      'snp',
-      'cca',
-      'csv',
-      'hygondcu',
-      'se',
+      ...verifierMembers,
       'sample',
       'token',
       'referenceValues',
@@ -128,11 +121,7 @@ export function readMainConfig(path: string): MainConfig {
 export function readServiceConfig(root: JsonObject, at: (path: string) => string): AttestationServiceConfig {
   return {
     ...(optionalMember(root, 'tpm') === undefined ? {} : { tpm: readTpm(objectMember(root, 'tpm', code), at) }),
-    ...optional(root, 'snp', (value) => ({ snp: readSnpConfig(value, at) })),
-    ...optional(root, 'cca', (value) => ({ cca: readCcaConfig(value, at) })),
-    ...optional(root, 'csv', (value) => ({ csv: readHygonConfig(value, 'csv', at) })),
-    ...optional(root, 'hygondcu', (value) => ({ hygondcu: readHygonConfig(value, 'hygondcu', at) })),
-    ...optional(root, 'se', (value) => ({ se: readSeConfig(value, at) })),
+    ...readVerifiersConfig((name) => optionalMember(root, name), at),
     ...(optionalMember(root, 'sample') === undefined ? {} : { sample: booleanMember(root, 'sample', code) }),
     ...optional(root, 'referenceValues', (value) => ({
       referenceValues: readReferenceValuesConfig(value, at, readText),

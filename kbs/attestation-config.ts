@@ -1,15 +1,9 @@
 import { readFileSync } from 'node:fs';
 import {
-  type CcaConfig,
-  type HygonConfig,
   type ReferenceValuesConfig,
-  readCcaConfig,
-  readHygonConfig,
   readReferenceValuesConfig,
-  readSeConfig,
-  readSnpConfig,
-  type SeConfig,
-  type SnpConfig,
+  readVerifiersConfig,
+  type VerifiersConfig,
 } from '@sealpod/attestation-service';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { ConfigReader } from './config-reader.ts';
@@ -39,26 +33,16 @@ export interface TokenConfig {
 
 /** Where evidence is verified: in this process, or by a service behind `attestation.proto`. */
 export type AttestationServiceConfig =
-  | {
+  | (VerifiersConfig & {
       readonly type: 'builtin';
       /** Enables TEE `tpm`. */
       readonly tpm?: TpmConfig;
-      /** Enables TEEs `snp` and `az-snp-vtpm`. */
-      readonly snp?: SnpConfig;
-      /** Enables TEE `cca`. */
-      readonly cca?: CcaConfig;
-      /** Enables TEE `csv`. */
-      readonly csv?: HygonConfig;
-      /** Enables TEE `hygondcu`. */
-      readonly hygondcu?: HygonConfig;
-      /** Enables TEE `se`. */
-      readonly se?: SeConfig;
-      /** Enables TEE `sample`, which proves nothing; for tests of the protocol. */
+      /** Enables TEEs `sample` and `sampledevice`, which prove nothing; for tests of the protocol. */
       readonly sample: boolean;
       readonly token: TokenConfig;
       /** Whose reference values are believed, and how many administrators must approve. */
       readonly referenceValues?: ReferenceValuesConfig;
-    }
+    })
   | {
       readonly type: 'grpc';
       /** `host:port`. */
@@ -124,24 +108,15 @@ export function readAttestationService(service: ConfigReader): AttestationServic
     const tpm = service.optionalObject('tpm');
     const token = readToken(service.optionalObject('token'));
     const base = { type, sample: service.flag('sample', false), token } as const;
-    const snp = service.optionalJson('snp');
-    const cca = service.optionalJson('cca');
     const referenceValues = service.optionalJson('referenceValues');
-    const csv = service.optionalJson('csv');
-    const hygondcu = service.optionalJson('hygondcu');
-    const se = service.optionalJson('se');
     const at = (path: string): string => service.resolve(path);
     config = {
       ...base,
+      ...readVerifiersConfig((name) => service.optionalJson(name), at),
       ...(tpm === undefined ? {} : { tpm: readTpm(tpm) }),
-      ...(snp === undefined ? {} : { snp: readSnpConfig(snp, at) }),
-      ...(cca === undefined ? {} : { cca: readCcaConfig(cca, at) }),
-      ...(csv === undefined ? {} : { csv: readHygonConfig(csv, 'csv', at) }),
-      ...(hygondcu === undefined ? {} : { hygondcu: readHygonConfig(hygondcu, 'hygondcu', at) }),
       ...(referenceValues === undefined
         ? {}
         : { referenceValues: readReferenceValuesConfig(referenceValues, at, readText) }),
-      ...(se === undefined ? {} : { se: readSeConfig(se, at) }),
     };
   }
   service.end();
