@@ -3,6 +3,7 @@ import {
   ApiextensionsV1Api,
   CoreV1Api,
   CustomObjectsApi,
+  DiscoveryV1Api,
   KubeConfig,
   NodeV1Api,
   VersionApi,
@@ -17,6 +18,7 @@ export interface Cluster {
   readonly admission: AdmissionregistrationV1Api;
   readonly definitions: ApiextensionsV1Api;
   readonly objects: CustomObjectsApi;
+  readonly discovery: DiscoveryV1Api;
   readonly version: VersionApi;
 }
 
@@ -39,8 +41,19 @@ export function connectCluster({ kubeconfig }: Pick<Target, 'kubeconfig'>): Clus
     admission: config.makeApiClient(AdmissionregistrationV1Api),
     definitions: config.makeApiClient(ApiextensionsV1Api),
     objects: config.makeApiClient(CustomObjectsApi),
+    discovery: config.makeApiClient(DiscoveryV1Api),
     version: config.makeApiClient(VersionApi),
   };
+}
+
+/** The ports at which the API server itself listens, behind its Service: what network policies have to let through. */
+export async function apiServerPorts({ discovery }: Pick<Cluster, 'discovery'>): Promise<readonly number[]> {
+  const { items } = await discovery.listNamespacedEndpointSlice({
+    namespace: 'default',
+    labelSelector: 'kubernetes.io/service-name=kubernetes',
+  });
+  const ports = items.flatMap(({ ports: listed = [] }) => listed.map(({ port }) => port ?? 0));
+  return [...new Set(ports)].filter((port) => port !== 0);
 }
 
 /** Makes the namespace of the release, held to `restricted`. One that is there already stays as it is. */

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Command } from 'commander';
 import { compareManifests } from '../cluster-install/changes.ts';
-import { connectCluster, makeNamespace, sealedPods } from '../cluster-install/cluster.ts';
+import { apiServerPorts, connectCluster, makeNamespace, sealedPods } from '../cluster-install/cluster.ts';
 import {
   chartDirectory,
   helm,
@@ -63,7 +63,18 @@ async function valuesOf(options: ReleaseOptions): Promise<ReleaseValues> {
     options.images === undefined
       ? []
       : await imageAssignments({ prefix: options.images, plainHttp: options.plainHttp === true });
-  return { chart: options.chart, values: options.values, set: [...images, ...options.set] };
+  return {
+    chart: options.chart,
+    values: options.values,
+    set: [...(await portsOf(options)), ...images, ...options.set],
+  };
+}
+
+/** Where the API server listens at a port that the chart's network policies would not let through, that port too. */
+async function portsOf(options: ReleaseOptions): Promise<readonly string[]> {
+  const usual = [443, 6443];
+  const others = (await apiServerPorts(connectCluster(options))).filter((port) => !usual.includes(port));
+  return others.length === 0 ? [] : [`networkPolicies.apiServerPorts={${[...usual, ...others].join(',')}}`];
 }
 
 /** `sealpod install|uninstall` and `sealpod upgrade check|apply`: Helm's chart, with what Helm does not know. */

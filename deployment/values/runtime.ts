@@ -59,9 +59,11 @@ export const runtimeSettings = group('The runtime: node agent, RuntimeClasses, w
       configuration: text('Its configuration file.', { default: '/etc/containerd/config.toml', pattern: '^/' }),
       socket: text('Its socket.', { default: '/run/containerd/containerd.sock', pattern: '^/' }),
       program: text('Its program: a path, or a name on the PATH of the node.', { default: 'containerd' }),
-      restart: free('How it is restarted: `systemd` with a unit, or `command` with a program and its arguments.', {
-        systemd: 'containerd',
-      }),
+      // Nothing by default: Helm would add what is given to it, and there is one way or the other.
+      restart: free(
+        'How it is restarted: `systemd` with a unit, or `command` with a program and its arguments. Empty: the unit containerd.',
+        {},
+      ),
     }),
   }),
   machines: group('The virtual machines of pods.', {

@@ -167,12 +167,14 @@ describe.skipIf(reason !== undefined)(
       expect(existsSync(join(pod.root, missing))).toBe(false);
     });
 
-    it('keeps the pause container without a process', async () => {
+    it('keeps the pause container without a process, and sets the pod’s sysctls with it', async () => {
       const request = containerRequest(pod.root, { id: 'pause', args: ['/pause'] });
       request.OCI.Annotations = { 'io.kubernetes.cri.container-type': 'sandbox' };
+      if (request.OCI.Linux) request.OCI.Linux.Sysctl = { 'kernel.shm_rmid_forced': '1' };
       await pod.agent.createContainer(request);
       await pod.agent.startContainer({ containerId: 'pause' });
       expect(await stdout('pause')).toBe('');
+      expect(readFileSync(join(pod.sysctl, 'kernel/shm_rmid_forced'), 'utf8')).toBe('1');
       const waiting = pod.agent.waitProcess({ containerId: 'pause' });
       await pod.agent.signalProcess({ containerId: 'pause', signal: 15 });
       expect(await waiting).toMatchObject({ status: 143 });

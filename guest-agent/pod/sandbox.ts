@@ -304,10 +304,11 @@ export class Sandbox {
   }
 
   async #run(container: Container): Promise<ContainerProcess | undefined> {
-    if (container.isSandbox) return undefined;
     const { paths, crun } = this.#with;
     const { spec, rootfs, bundle, id, volumeDevices } = container;
+    // Kubernetes gives those of a pod with its sandbox.
     await applySysctls(paths.sysctl, spec.Linux?.Sysctl ?? {});
+    if (container.isSandbox) return undefined;
     const process = await this.#withFiles(async () => {
       const bindSources = await resolveBindSources(paths.root, spec.Mounts);
       const cgroupsPath = `/${paths.cgroupParent}/${id}/container`;

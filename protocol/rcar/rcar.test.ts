@@ -119,7 +119,8 @@ describe('messages', () => {
     expect(parseErrorInformation(JSON.stringify({ ...error, code: 'NOT_A_CODE' }))).toEqual(error);
   });
   it('knows each TEE name of upstream and its class', () => {
-    expect(teeNames).toHaveLength(15);
+    // The DPU has two names.
+    expect(teeNames).toHaveLength(16);
     expect(teeClassOf('tpm')).toBe('cpu');
     expect(teeClassOf('nvidia')).toBe('gpu');
   });

@@ -40,7 +40,7 @@ describe('refuses, naming the member', () => {
     ['a path that leads elsewhere', { stateDirectory: '/var/../etc' }, /"stateDirectory" must be an absolute path/],
     ['a folder too long for sockets', { runDirectory: `/run/${'x'.repeat(19)}` }, /at most 23 bytes/],
     ['both ways of a restart', { containerd: { restart: { systemd: 'x', command: ['/y'] } } }, /stands alone/],
-    ['no way of a restart', { containerd: { restart: {} } }, /"systemd" is empty/],
+    ['a unit without a name', { containerd: { restart: { systemd: '' } } }, /"systemd" is empty/],
     ['a program that PATH chooses', { containerd: { restart: { command: ['sh'] } } }, /absolute path/],
     ['a count below its least', { intervalSeconds: 0 }, /at least 1/],
     ['a resource without a domain', { capacity: { resource: 'vm' } }, /qualified name/],

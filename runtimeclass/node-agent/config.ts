@@ -222,8 +222,10 @@ function restartOf(containerd: Section): ContainerdRestart {
   if (containerd.member('restart') === undefined) return defaults.containerd.restart;
   const restart = containerd.section('restart', ['systemd', 'command']);
   const command = restart.member('command');
-  if (command === undefined) return { systemd: restart.text('systemd', '') };
-  if (restart.member('systemd') !== undefined || !Array.isArray(command) || command.length === 0)
+  const unit = restart.member('systemd');
+  if (command === undefined)
+    return unit === undefined ? defaults.containerd.restart : { systemd: restart.text('systemd', '') };
+  if (unit !== undefined || !Array.isArray(command) || command.length === 0)
     throw restart.refuse('command', 'must be a list of a program and its arguments, and stands alone');
   const words = command.map((word) => asJsonText(word, 'containerd.restart.command', code));
   if (!isAbsolute(words[0] ?? '')) throw restart.refuse('command', 'must begin with an absolute path');

@@ -76,6 +76,8 @@ export const busyboxImages: ImagePuller = {
 };
 
 export interface PodFixture {
+  /** Folder in the place of `/proc/sys`. */
+  readonly sysctl: string;
   readonly root: string;
   readonly agent: Client<typeof AgentService>;
   readonly health: Client<typeof Health>;
@@ -141,6 +143,7 @@ export async function startPod(
   const connection = await TtrpcConnection.connect(socket);
   return {
     root: paths.root,
+    sysctl: paths.sysctl,
     agent: createClient(AgentService, connection),
     health: createClient(Health, connection),
     denied,
