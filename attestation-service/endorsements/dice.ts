@@ -1,3 +1,4 @@
+import 'reflect-metadata';
 import { X509Certificate } from '@peculiar/x509';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { type BaseBlock, Constructed, fromBER, Integer, ObjectIdentifier, OctetString, Sequence } from 'asn1js';

@@ -361,6 +361,12 @@ configuration := 2 if {
 	nitro_initdata
 }
 
-nitro_initdata if not input.init_data
+nitro_initdata if {
+	input["aws-nitro"]
+	not input.init_data
+}
 
-nitro_initdata if input.init_data in query_reference_value("nitro_init_data")
+nitro_initdata if {
+	input["aws-nitro"]
+	input.init_data in query_reference_value("nitro_init_data")
+}

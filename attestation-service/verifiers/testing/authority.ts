@@ -1,0 +1,74 @@
+import 'reflect-metadata';
+import { createPrivateKey, type KeyObject, webcrypto } from 'node:crypto';
+import {
+  BasicConstraintsExtension,
+  type Extension,
+  KeyUsageFlags,
+  KeyUsagesExtension,
+  X509CertificateGenerator,
+} from '@peculiar/x509';
+import { parseCertificate } from '../../endorsements/certificate.ts';
+import type { EnrolledRoot } from '../../endorsements/certificate-path.ts';
+
+const curve = { name: 'ECDSA', namedCurve: 'P-384', hash: 'SHA-384' } as const;
+
+/** One certificate of a test's authority, and its key. */
+export interface Issued {
+  readonly subject: string;
+  readonly der: Buffer;
+  readonly key: KeyObject;
+  readonly signing: webcrypto.CryptoKey;
+}
+
+/** What a test makes another about a certificate. */
+export interface IssueOptions {
+  readonly authority?: boolean;
+  readonly extensions?: readonly Extension[];
+  readonly notBefore?: Date;
+  readonly notAfter?: Date;
+}
+
+/** Issues a certificate for a new key on P-384; without an issuer it is self-signed. */
+export async function issue(issuer: Issued | undefined, subject: string, options: IssueOptions = {}): Promise<Issued> {
+  const { authority = false, extensions = [], notBefore, notAfter } = options;
+  const keys = await webcrypto.subtle.generateKey(curve, true, ['sign', 'verify']);
+  const usage = authority ? KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign : KeyUsageFlags.digitalSignature;
+  const certificate = await X509CertificateGenerator.create({
+    issuer: issuer?.subject ?? subject,
+    subject,
+    notBefore: notBefore ?? new Date('2024-01-01T00:00:00Z'),
+    notAfter: notAfter ?? new Date('2034-01-01T00:00:00Z'),
+    publicKey: keys.publicKey,
+    signingKey: issuer?.signing ?? keys.privateKey,
+    signingAlgorithm: curve,
+    extensions: [
+      ...(authority ? [new BasicConstraintsExtension(true, undefined, true)] : []),
+      new KeyUsagesExtension(usage, true),
+      ...extensions,
+    ],
+  });
+  const pkcs8 = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey));
+  return {
+    subject,
+    der: Buffer.from(certificate.rawData),
+    key: createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' }),
+    signing: keys.privateKey,
+  };
+}
+
+/** An enrolled root of a test's authority. */
+export function rootOf(name: string, { der }: Issued): EnrolledRoot {
+  return { name, simulated: false, anchors: [parseCertificate(der)], intermediates: [] };
+}
+
+/** The bytes as an ArrayBuffer of their own, as certificate extensions take them. */
+export function ownBuffer(buffer: Buffer): ArrayBuffer {
+  return buffer.buffer.slice(buffer.byteOffset, buffer.byteOffset + buffer.length) as ArrayBuffer;
+}
+
+/** PEM text of certificates. */
+export function pem(certificates: readonly { readonly der: Buffer }[]): string {
+  return certificates
+    .map(({ der }) => `-----BEGIN CERTIFICATE-----\n${der.toString('base64')}\n-----END CERTIFICATE-----\n`)
+    .join('');
+}
