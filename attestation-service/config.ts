@@ -3,6 +3,7 @@ import type { ReferenceValuesConfig } from './reference-values/config.ts';
 import type { CcaConfig } from './verifiers/cca/config.ts';
 import type { SnpConfig } from './verifiers/snp/config.ts';
 import type { TpmConfig } from './verifiers/tpm/index.ts';
+import type { TrustAuthorityConfig } from './verifiers/trust-authority/config.ts';
 
 /** Configuration of an attestation service. A TEE without a member here is refused. */
 export interface AttestationServiceConfig {
@@ -12,6 +13,8 @@ export interface AttestationServiceConfig {
   readonly snp?: SnpConfig;
   /** Enables TEE `cca`. */
   readonly cca?: CcaConfig;
+  /** Enables TEEs that Intel Trust Authority verifies. A TEE that is configured for local verification is refused here. */
+  readonly trustAuthority?: TrustAuthorityConfig;
   /** Enables TEE `sample`, which proves nothing. For tests of the protocol. */
   readonly sample?: boolean;
   readonly token?: TokenConfig;

@@ -15,3 +15,4 @@ export {
 } from './service.ts';
 export { type CcaConfig, readCcaConfig } from './verifiers/cca/config.ts';
 export { readSnpConfig, type SnpConfig } from './verifiers/snp/config.ts';
+export { readTrustAuthorityConfig, type TrustAuthorityConfig } from './verifiers/trust-authority/config.ts';

@@ -40,6 +40,7 @@ import { allOf } from './verifiers/check.ts';
 import { sampleVerifier } from './verifiers/sample/index.ts';
 import { amdSources, snpRules, snpVerifier } from './verifiers/snp/index.ts';
 import { tpmVerifier } from './verifiers/tpm/index.ts';
+import { trustAuthorityVerifiers } from './verifiers/trust-authority/index.ts';
 import type { SubmoduleClaims, Verifier } from './verifiers/verifier.ts';
 
 /** Evidence of one request, at most: a guest must not choose how much work it makes. */
@@ -82,6 +83,11 @@ export async function createAttestationService(
   }
   if (config.cca !== undefined) verifiers.set('cca', ccaVerifier(ccaRules(config.cca), ccaPlatforms(config.cca)));
   if (config.sample === true) verifiers.set('sample', sampleVerifier());
+  for (const verifier of config.trustAuthority === undefined ? [] : trustAuthorityVerifiers(config.trustAuthority)) {
+    if (verifiers.has(verifier.tee))
+      throw new SealpodError('USAGE', `TEE ${verifier.tee} has two verifiers`, { fix: 'name it in one place only' });
+    verifiers.set(verifier.tee, verifier);
+  }
   const service = new LocalAttestationService(
     config,
     { storage, ...(rego === undefined ? {} : { rego }) },

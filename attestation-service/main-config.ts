@@ -23,6 +23,7 @@ import type { RestServerOptions } from './http/rest-server.ts';
 import { readReferenceValuesConfig } from './reference-values/config.ts';
 import { readCcaConfig } from './verifiers/cca/config.ts';
 import { readSnpConfig } from './verifiers/snp/config.ts';
+import { readTrustAuthorityConfig } from './verifiers/trust-authority/config.ts';
 
 /** Configuration of the service as a program. */
 export interface MainConfig {
@@ -47,7 +48,7 @@ const code = 'USAGE';
  * - `tls` `{certificateFile, keyFile, clientAuthoritiesFile?}`, required beyond loopback
  * - `adminSecretFile` a file that only its owner can read; or `openAdministration: true` on loopback
  * - `tpm` `{roots: [{name, certificatesFile, simulated}], requireTrustedKey?}`, `snp` and `cca` as `readSnpConfig` and `readCcaConfig` have them,
- *   `sample` boolean
+ *   `sample` boolean, `trustAuthority` as `readTrustAuthorityConfig` has it
  * - `referenceValues` `{signers?, requiredSignatures?, approvals?, acceptUnsigned?}`, optional
  * - `token` `{issuer?, developer?, build?, profile?, audience?, lifetimeSeconds?, verbose?, rotateKeyAfterSeconds?}`
  *
@@ -69,6 +70,7 @@ export function readMainConfig(path: string): MainConfig {
       'tpm',
       'snp',
       'cca',
+      'trustAuthority',
       'sample',
       'token',
       'referenceValues',
@@ -124,6 +126,9 @@ export function readServiceConfig(root: JsonObject, at: (path: string) => string
   return {
     ...(optionalMember(root, 'tpm') === undefined ? {} : { tpm: readTpm(objectMember(root, 'tpm', code), at) }),
     ...optional(root, 'snp', (value) => ({ snp: readSnpConfig(value, at) })),
+    ...optional(root, 'trustAuthority', (value) => ({
+      trustAuthority: readTrustAuthorityConfig(value, (file) => readText(at(file))),
+    })),
     ...optional(root, 'cca', (value) => ({ cca: readCcaConfig(value, at) })),
     ...(optionalMember(root, 'sample') === undefined ? {} : { sample: booleanMember(root, 'sample', code) }),
     ...optional(root, 'referenceValues', (value) => ({

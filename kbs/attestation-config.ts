@@ -5,7 +5,9 @@ import {
   readCcaConfig,
   readReferenceValuesConfig,
   readSnpConfig,
+  readTrustAuthorityConfig,
   type SnpConfig,
+  type TrustAuthorityConfig,
 } from '@sealpod/attestation-service';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { ConfigReader } from './config-reader.ts';
@@ -43,6 +45,8 @@ export type AttestationServiceConfig =
       readonly snp?: SnpConfig;
       /** Enables TEE `cca`. */
       readonly cca?: CcaConfig;
+      /** Enables TEEs that Intel Trust Authority verifies. */
+      readonly trustAuthority?: TrustAuthorityConfig;
       /** Enables TEE `sample`, which proves nothing; for tests of the protocol. */
       readonly sample: boolean;
       readonly token: TokenConfig;
@@ -116,6 +120,7 @@ export function readAttestationService(service: ConfigReader): AttestationServic
     const base = { type, sample: service.flag('sample', false), token } as const;
     const snp = service.optionalJson('snp');
     const cca = service.optionalJson('cca');
+    const trustAuthority = service.optionalJson('trustAuthority');
     const referenceValues = service.optionalJson('referenceValues');
     const at = (path: string): string => service.resolve(path);
     config = {
@@ -123,6 +128,9 @@ export function readAttestationService(service: ConfigReader): AttestationServic
       ...(tpm === undefined ? {} : { tpm: readTpm(tpm) }),
       ...(snp === undefined ? {} : { snp: readSnpConfig(snp, at) }),
       ...(cca === undefined ? {} : { cca: readCcaConfig(cca, at) }),
+      ...(trustAuthority === undefined
+        ? {}
+        : { trustAuthority: readTrustAuthorityConfig(trustAuthority, (path) => readText(at(path))) }),
       ...(referenceValues === undefined
         ? {}
         : { referenceValues: readReferenceValuesConfig(referenceValues, at, readText) }),
