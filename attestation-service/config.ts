@@ -1,6 +1,8 @@
 import type { RegoEngineOptions } from '@sealpod/rego';
 import type { ReferenceValuesConfig } from './reference-values/config.ts';
 import type { CcaConfig } from './verifiers/cca/config.ts';
+import type { HygonConfig } from './verifiers/hygon/config.ts';
+import type { SeConfig } from './verifiers/se/config.ts';
 import type { SnpConfig } from './verifiers/snp/config.ts';
 import type { TpmConfig } from './verifiers/tpm/index.ts';
 import type { TrustAuthorityConfig } from './verifiers/trust-authority/config.ts';
@@ -15,6 +17,12 @@ export interface AttestationServiceConfig {
   readonly cca?: CcaConfig;
   /** Enables TEEs that Intel Trust Authority verifies. A TEE that is configured for local verification is refused here. */
   readonly trustAuthority?: TrustAuthorityConfig;
+  /** Enables TEE `csv`. */
+  readonly csv?: HygonConfig;
+  /** Enables TEE `hygondcu`. */
+  readonly hygondcu?: HygonConfig;
+  /** Enables TEE `se`. */
+  readonly se?: SeConfig;
   /** Enables TEE `sample`, which proves nothing. For tests of the protocol. */
   readonly sample?: boolean;
   readonly token?: TokenConfig;

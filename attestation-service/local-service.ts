@@ -37,7 +37,10 @@ import { TokenKeys } from './token/token-keys.ts';
 import { azureSnpVerifier } from './verifiers/azure/snp.ts';
 import { ccaPlatforms, ccaRules, ccaVerifier } from './verifiers/cca/index.ts';
 import { allOf } from './verifiers/check.ts';
+import { csvVerifier, dcuVerifier, hygonRoot, hygonSources } from './verifiers/hygon/index.ts';
 import { sampleVerifier } from './verifiers/sample/index.ts';
+import { seVerifier } from './verifiers/se/index.ts';
+import { readSeTrust } from './verifiers/se/trust.ts';
 import { amdSources, snpRules, snpVerifier } from './verifiers/snp/index.ts';
 import { tpmVerifier } from './verifiers/tpm/index.ts';
 import { trustAuthorityVerifiers } from './verifiers/trust-authority/index.ts';
@@ -82,6 +85,10 @@ export async function createAttestationService(
     verifiers.set('az-snp-vtpm', azureSnpVerifier(rules, sources));
   }
   if (config.cca !== undefined) verifiers.set('cca', ccaVerifier(ccaRules(config.cca), ccaPlatforms(config.cca)));
+  if (config.csv !== undefined) verifiers.set('csv', csvVerifier(hygonRoot, hygonSources(config.csv, storage, now)));
+  if (config.hygondcu !== undefined)
+    verifiers.set('hygondcu', dcuVerifier(hygonRoot, hygonSources(config.hygondcu, storage, now)));
+  if (config.se !== undefined) verifiers.set('se', seVerifier(readSeTrust(config.se), challengeKey, now));
   if (config.sample === true) verifiers.set('sample', sampleVerifier());
   for (const verifier of config.trustAuthority === undefined ? [] : trustAuthorityVerifiers(config.trustAuthority)) {
     if (verifiers.has(verifier.tee))

@@ -22,6 +22,8 @@ import type { KeyServerOptions } from './http/key-server.ts';
 import type { RestServerOptions } from './http/rest-server.ts';
 import { readReferenceValuesConfig } from './reference-values/config.ts';
 import { readCcaConfig } from './verifiers/cca/config.ts';
+import { readHygonConfig } from './verifiers/hygon/config.ts';
+import { readSeConfig } from './verifiers/se/config.ts';
 import { readSnpConfig } from './verifiers/snp/config.ts';
 import { readTrustAuthorityConfig } from './verifiers/trust-authority/config.ts';
 
@@ -47,8 +49,9 @@ const code = 'USAGE';
  * - `workers` how many processes answer, 1 by default; one for each processor uses the whole machine
  * - `tls` `{certificateFile, keyFile, clientAuthoritiesFile?}`, required beyond loopback
  * - `adminSecretFile` a file that only its owner can read; or `openAdministration: true` on loopback
- * - `tpm` `{roots: [{name, certificatesFile, simulated}], requireTrustedKey?}`, `snp` and `cca` as `readSnpConfig` and `readCcaConfig` have them,
- *   `sample` boolean, `trustAuthority` as `readTrustAuthorityConfig` has it
+ * - `tpm` `{roots: [{name, certificatesFile, simulated}], requireTrustedKey?}`, `snp`, `cca`, `csv`, `hygondcu` and `se` as
+ *   `readSnpConfig`, `readCcaConfig`, `readHygonConfig` and `readSeConfig` have them, `sample` boolean,
+ *   `trustAuthority` as `readTrustAuthorityConfig` has it
  * - `referenceValues` `{signers?, requiredSignatures?, approvals?, acceptUnsigned?}`, optional
  * - `token` `{issuer?, developer?, build?, profile?, audience?, lifetimeSeconds?, verbose?, rotateKeyAfterSeconds?}`
  *
@@ -71,6 +74,9 @@ export function readMainConfig(path: string): MainConfig {
       'snp',
       'cca',
       'trustAuthority',
+      'csv',
+      'hygondcu',
+      'se',
       'sample',
       'token',
       'referenceValues',
@@ -130,6 +136,9 @@ export function readServiceConfig(root: JsonObject, at: (path: string) => string
       trustAuthority: readTrustAuthorityConfig(value, (file) => readText(at(file))),
     })),
     ...optional(root, 'cca', (value) => ({ cca: readCcaConfig(value, at) })),
+    ...optional(root, 'csv', (value) => ({ csv: readHygonConfig(value, 'csv', at) })),
+    ...optional(root, 'hygondcu', (value) => ({ hygondcu: readHygonConfig(value, 'hygondcu', at) })),
+    ...optional(root, 'se', (value) => ({ se: readSeConfig(value, at) })),
     ...(optionalMember(root, 'sample') === undefined ? {} : { sample: booleanMember(root, 'sample', code) }),
     ...optional(root, 'referenceValues', (value) => ({
       referenceValues: readReferenceValuesConfig(value, at, readText),

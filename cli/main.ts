@@ -1,21 +1,3 @@
-import { asSealpodError, type SealpodError } from '@sealpod/protocol/errors';
-import { CommanderError } from 'commander';
-import { createProgram } from './program.ts';
-import { describeError, errorAsJson } from './terminal/output.ts';
+import { runCommandLine } from './run.ts';
 
-/** Exit codes: 0 done, 1 refused or failed, 2 used wrongly or something missing. */
-const usageCodes = new Set(['USAGE', 'PREREQUISITE', 'RES_NAME']);
-
-const program = createProgram();
-try {
-  await program.parseAsync();
-} catch (thrown) {
-  if (thrown instanceof CommanderError) {
-    process.exitCode = thrown.exitCode === 0 ? 0 : 2;
-  } else {
-    const error: SealpodError = asSealpodError(thrown);
-    process.stderr.write(program.opts()['output'] === 'json' ? errorAsJson(error) : describeError(error));
-    if (error.code === 'INTERNAL' && process.env['SEALPOD_DEBUG'] !== undefined) console.error(thrown);
-    process.exitCode = usageCodes.has(error.code) ? 2 : 1;
-  }
-}
+await runCommandLine(process.argv.slice(2));

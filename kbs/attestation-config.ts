@@ -1,11 +1,15 @@
 import { readFileSync } from 'node:fs';
 import {
   type CcaConfig,
+  type HygonConfig,
   type ReferenceValuesConfig,
   readCcaConfig,
+  readHygonConfig,
   readReferenceValuesConfig,
+  readSeConfig,
   readSnpConfig,
   readTrustAuthorityConfig,
+  type SeConfig,
   type SnpConfig,
   type TrustAuthorityConfig,
 } from '@sealpod/attestation-service';
@@ -53,6 +57,12 @@ export type AttestationServiceConfig =
       readonly cca?: CcaConfig;
       /** Enables TEEs that Intel Trust Authority verifies. */
       readonly trustAuthority?: TrustAuthorityConfig;
+      /** Enables TEE `csv`. */
+      readonly csv?: HygonConfig;
+      /** Enables TEE `hygondcu`. */
+      readonly hygondcu?: HygonConfig;
+      /** Enables TEE `se`. */
+      readonly se?: SeConfig;
       /** Enables TEE `sample`, which proves nothing; for tests of the protocol. */
       readonly sample: boolean;
       readonly token: TokenConfig;
@@ -140,6 +150,9 @@ export function readAttestationService(service: ConfigReader): AttestationServic
     const cca = service.optionalJson('cca');
     const trustAuthority = service.optionalJson('trustAuthority');
     const referenceValues = service.optionalJson('referenceValues');
+    const csv = service.optionalJson('csv');
+    const hygondcu = service.optionalJson('hygondcu');
+    const se = service.optionalJson('se');
     const at = (path: string): string => service.resolve(path);
     config = {
       ...base,
@@ -149,9 +162,12 @@ export function readAttestationService(service: ConfigReader): AttestationServic
       ...(trustAuthority === undefined
         ? {}
         : { trustAuthority: readTrustAuthorityConfig(trustAuthority, (path) => readText(at(path))) }),
+      ...(csv === undefined ? {} : { csv: readHygonConfig(csv, 'csv', at) }),
+      ...(hygondcu === undefined ? {} : { hygondcu: readHygonConfig(hygondcu, 'hygondcu', at) }),
       ...(referenceValues === undefined
         ? {}
         : { referenceValues: readReferenceValuesConfig(referenceValues, at, readText) }),
+      ...(se === undefined ? {} : { se: readSeConfig(se, at) }),
     };
   }
   service.end();

@@ -22,6 +22,14 @@ export const reasonCodes = {
     'check the way to the collateral service, or put them into the offline store',
   ],
   EV_COLLATERAL_EXPIRED: ['a revocation list or other collateral has expired', 'fetch it anew'],
+  EV_COLLATERAL_ROLLBACK: [
+    'a list or other collateral is older than one that was seen before',
+    'fetch it anew; whoever serves it may be hiding a newer one',
+  ],
+  EV_TCB_STATUS: [
+    'the vendor does not vouch for the firmware of this machine, or not enough for the configuration',
+    'update firmware and microcode, or accept the status in the configuration',
+  ],
   EV_VMPL: [
     'the report was asked for at a less privileged level than the guest itself',
     'attest from privilege level 0 (VMPL 0)',

@@ -18,6 +18,11 @@ const conventions: readonly ((folder: string | undefined) => AttestationServiceC
   (folder) => ({ snp: { sources: folder === undefined ? [] : [{ type: 'offline', folder }] } }),
   // One file a root: tpm/<name>.pem, simulated ones as tpm/<name>.simulated.pem.
   (folder) => ({ tpm: { roots: tpmRoots(folder) } }),
+  // As upstream has it: csv/hsk_cek/<chip>/hsk_cek.cert, for accelerators too.
+  (folder) => {
+    const sources = folder === undefined ? [] : [{ type: 'offline' as const, folder: join(folder, 'csv') }];
+    return { csv: { sources }, hygondcu: { sources } };
+  },
   // Upstream's stores: cca/tastore.json and cca/rvstore.json.
   (folder) => {
     const [trustAnchorFile, referenceValueFile] = ['tastore.json', 'rvstore.json'].map((name) =>

@@ -80,7 +80,7 @@ export async function verifyInFile(
   let verified = await service.verifyEvidence(request);
   if (!bound) {
     // Several TEEs require report data. Their own, once it is known, shows whether all the rest holds.
-    const own = verified.claims?.['report_data'];
+    const own = verified.claims?.['report_data'] ?? verified.submodules?.[0]?.claims['report_data'];
     if (typeof own === 'string' && /^([0-9a-f]{2})+$/.test(own))
       verified = await service.verifyEvidence({ ...request, runtimeData: { raw: decodeHex(own) } });
   }

@@ -1,5 +1,5 @@
 # Appraisal of CPU TEEs against reference values. Values of the trust vector are those of AR4SI: 2 and 3 affirm, 33, 36
-# and 97 do not. Reference value names and conditions of sample, snp, tdx and the az-*-vtpm types are upstream's.
+# and 97 do not. Reference value names and conditions of sample, snp, tdx, se and the az-*-vtpm types are upstream's.
 #
 # A component without a reference value never affirms, and neither does a simulated TPM or a machine with a debug switch.
 package policy
@@ -117,13 +117,21 @@ snp_locked_down if {
 	input.snp.policy_migrate_ma == false
 }
 
+# Upstream registers one value for each of these, not a list. Both are accepted.
+accepted(actual, reference) if actual == reference
+
+accepted(actual, reference) if {
+	is_array(reference)
+	actual in reference
+}
+
 snp_platform_known if {
-	input.snp.platform_smt_enabled in query_reference_value("snp_smt_enabled")
-	input.snp.platform_tsme_enabled in query_reference_value("snp_tsme_enabled")
-	input.snp.policy_abi_major in query_reference_value("snp_guest_abi_major")
-	input.snp.policy_abi_minor in query_reference_value("snp_guest_abi_minor")
-	input.snp.policy_single_socket in query_reference_value("snp_single_socket")
-	input.snp.policy_smt_allowed in query_reference_value("snp_smt_allowed")
+	accepted(input.snp.platform_smt_enabled, query_reference_value("snp_smt_enabled"))
+	accepted(input.snp.platform_tsme_enabled, query_reference_value("snp_tsme_enabled"))
+	accepted(input.snp.policy_abi_major, query_reference_value("snp_guest_abi_major"))
+	accepted(input.snp.policy_abi_minor, query_reference_value("snp_guest_abi_minor"))
+	accepted(input.snp.policy_single_socket, query_reference_value("snp_single_socket"))
+	accepted(input.snp.policy_smt_allowed, query_reference_value("snp_smt_allowed"))
 }
 
 configuration := 2 if {
@@ -180,7 +188,7 @@ tdx_log_kernel if {
 	event.type_name == "EV_EFI_BOOT_SERVICES_APPLICATION"
 	"File(kernel)" in event.details.device_paths
 	some digest in event.digests
-	digest.digest in query_reference_value("tdvfkernel")
+	accepted(digest.digest, query_reference_value("tdvfkernel"))
 }
 
 tdx_log_parameters if {
@@ -188,7 +196,7 @@ tdx_log_parameters if {
 	event.type_name == "EV_EVENT_TAG"
 	event.details.string == "LOADED_IMAGE::LoadOptions"
 	some digest in event.digests
-	digest.digest in query_reference_value("tdvfkernelparams")
+	accepted(digest.digest, query_reference_value("tdvfkernelparams"))
 }
 
 executables := 3 if {
@@ -225,8 +233,91 @@ hardware := 2 if {
 
 configuration := 2 if {
 	input["az-tdx-vtpm"]
+	input["az-tdx-vtpm"].td_attributes.debug == false
 	input["az-tdx-vtpm"].quote.body.xfam in query_reference_value("xfam")
 }
+
+##### sgx: the enclave itself, or its signer with product and version
+
+executables := 3 if {
+	input.sgx
+	sgx_enclave_known
+}
+
+sgx_enclave_known if input.sgx.body.mr_enclave in query_reference_value("sgx_mr_enclave")
+
+sgx_enclave_known if {
+	input.sgx.body.mr_signer in query_reference_value("sgx_mr_signer")
+	input.sgx.body.isv_prod_id in query_reference_value("sgx_isv_prod_id")
+	input.sgx.body.isv_svn in query_reference_value("sgx_isv_svn")
+}
+
+hardware := 2 if {
+	input.sgx
+	input.sgx.header.vendor_id == "939a7233f79c4ca9940a0db3957f0607"
+	input.sgx.tcb_status == "UpToDate"
+	input.sgx.collateral_expiration_status == "0"
+}
+
+# Bit 1 of the attributes, which come in the order of the wire, is DEBUG.
+configuration := 2 if {
+	input.sgx
+	regex.match("^[0-9a-f][014589cd]", input.sgx.body["attributes.flags"])
+}
+
+##### cca, whose platform the verifier holds against its stores or has appraised by a service, and refuses where it is unknown
+
+executables := 3 if {
+	input.cca
+	cca_realm_known
+}
+
+cca_realm_known if input.cca.realm["cca-realm-initial-measurement"] in query_reference_value("cca_realm_initial_measurement")
+
+cca_realm_known if input.cca.sealpod.realm_appraisal in {"approved-boot", "approved-runtime"}
+
+# Of a service: 2 and 3 are approved at run time and at boot.
+cca_realm_known if input.cca.sealpod.realm_trust_vector.executables in {2, 3}
+
+hardware := 2 if {
+	input.cca
+	input.cca.sealpod.appraised_by
+}
+
+configuration := 2 if {
+	input.cca
+	input.cca.sealpod.platform_lifecycle == "secured"
+}
+
+##### csv
+
+executables := 3 if {
+	input.csv
+	input.csv.measure in query_reference_value("csv_measure")
+}
+
+# The first version of reports does not tell the version of the firmware.
+hardware := 2 if {
+	input.csv
+	input.csv.version == "1"
+} else := 2 if {
+	input.csv
+	input.csv.build in query_reference_value("csv_build")
+}
+
+configuration := 2 if {
+	input.csv
+	input.csv.policy.nodbg == 1
+	input.csv.policy.es == 1
+}
+
+##### se, of which the verifier refuses every image that is not configured and every machine without a verified host key
+
+executables := 3 if input.se
+
+hardware := 2 if input.se
+
+configuration := 2 if input.se
 
 ##### What the owner put into the initdata, for policies of the key broker
 

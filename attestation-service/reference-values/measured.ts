@@ -104,13 +104,14 @@ const measured: Readonly<Record<string, readonly MeasuredClaim[]>> = {
     claim('sgx_isv_prod_id', 'body/isv_prod_id'),
     claim('sgx_isv_svn', 'body/isv_svn'),
   ],
-  cca: [
-    claim('cca_implementation_id', 'platform/cca-platform-implementation-id'),
-    claim('cca_realm_initial_measurement', 'realm/cca-realm-initial-measurement'),
-    claim('cca_realm_extensible_measurements', 'realm/cca-realm-extensible-measurements'),
+  cca: [claim('cca_realm_initial_measurement', 'realm/cca-realm-initial-measurement')],
+  csv: [claim('csv_measure', 'measure'), claim('csv_build', 'build')],
+  hygondcu: [claim('dcu_measure', 'body/measure')],
+  'nvidia-dpu': [
+    claim('dpu_accumulated_fwid', 'accumulated_fwid'),
+    claim('dpu_device_class', 'device_class'),
+    claim('dpu_firmware_layers_count', 'firmware_layers_count'),
   ],
-  csv: [claim('csv_measure', 'measure'), ...['rtmr1', 'rtmr2'].map((name) => claim(`csv_${name}`, name))],
-  se: [claim('se_image_phkh', 'image_phkh'), claim('se_attestation_phkh', 'attestation_phkh'), claim('se_tag', 'tag')],
   nvidia: [
     claim('allowed_vbios_versions', 'config/vbios_version'),
     claim('allowed_driver_versions', 'config/driver_version'),

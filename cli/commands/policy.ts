@@ -1,13 +1,11 @@
-import { SealpodError } from '@sealpod/protocol/errors';
 import type { Command } from 'commander';
 import { writeResult } from '../terminal/output.ts';
 import { globalOptions, kbsClientFor, readText } from './context.ts';
 import { addPolicyGenerateCommand } from './policy-generate.ts';
-
-type PolicyKind = 'resource' | 'attestation';
+import { addPolicyTestCommands, kindOf } from './policy-test.ts';
 
 interface PolicyDescription {
-  readonly kind: PolicyKind;
+  readonly kind: string;
   readonly id: string;
   readonly sha256: string;
   /** Absent for a text that is built in. */
@@ -23,16 +21,11 @@ const row = (policy: PolicyDescription): string[] => [
   policy.updatedAt ?? 'built in',
 ];
 
-function kindOf(text: string): PolicyKind {
-  if (text === 'resource' || text === 'attestation') return text;
-  throw new SealpodError('USAGE', 'unknown policy kind', { expected: 'resource or attestation', actual: text });
-}
-
 function address(kind: string, id: string): string {
   return `/admin/v1/policies/${kindOf(kind)}/${encodeURIComponent(id)}`;
 }
 
-/** `sealpod policy put|get|list|delete|test`. */
+/** `sealpod policy put|get|list|delete`, and those that others add. */
 export function addPolicyCommands(program: Command): void {
   const policy = program
     .command('policy')
@@ -90,43 +83,6 @@ export function addPolicyCommands(program: Command): void {
       writeResult(globalOptions(command).output, { deleted: { kind, id } }, ['kind', 'id'], [[kind, id]]);
     });
 
-  policy
-    .command('test')
-    .description('evaluate a policy against an input without storing either; exits 1 where a resource policy denies')
-    .argument('<kind>')
-    .requiredOption('--file <file>', 'Rego text')
-    .requiredOption(
-      '--input <file>',
-      'JSON input: token claims for a resource policy, claims for an attestation policy',
-    )
-    .option('--data <file>', 'JSON data, e.g. {"plugin":"resource","resource-path":["default","key","1"],"query":{}}')
-    .addHelpText('after', '\nExample:\n  sealpod policy test resource --file only-web.rego --input claims.json')
-    .action(async (kind: string, options: { file: string; input: string; data?: string }, command: Command) => {
-      const result = (await kbsClientFor(command).post('/admin/v1/policies/test', {
-        kind: kindOf(kind),
-        policy: readText(options.file),
-        input: parseJsonFile(options.input),
-        ...(options.data === undefined ? {} : { data: parseJsonFile(options.data) }),
-      })) as { readonly values: Readonly<Record<string, unknown>>; readonly prints: readonly string[] };
-      writeResult(
-        globalOptions(command).output,
-        result,
-        ['rule', 'value'],
-        [...Object.entries(result.values), ...result.prints.map((text) => ['print', text] as const)].map(
-          ([name, value]) => [name, JSON.stringify(value)],
-        ),
-      );
-      if (kind === 'resource' && result.values['data.policy.allow'] !== true) process.exitCode = 1;
-    });
-
+  addPolicyTestCommands(policy);
   addPolicyGenerateCommand(policy);
-}
-
-function parseJsonFile(file: string): unknown {
-  const text = readText(file);
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new SealpodError('USAGE', `${file} is no JSON`, { cause });
-  }
 }

@@ -2,7 +2,7 @@ import { SealpodError } from '@sealpod/protocol/errors';
 import type { Command } from 'commander';
 import { writeResult } from '../terminal/output.ts';
 import { globalOptions, kbsClientFor, readText } from './context.ts';
-import { learnFromFile } from './verify.ts';
+import { verifiedFile } from './verify.ts';
 
 interface Step {
   readonly at: string;
@@ -85,11 +85,12 @@ async function learnRequest(options: LearnOptions): Promise<object> {
   if (file !== undefined) return { values: valuesOf(readText(file), file), source: file };
   if (from !== undefined) return { evidence: { correlationId: from } };
   if (evidence === undefined) return { evidence: { tee } };
-  const values = await learnFromFile(evidence, {
+  const verification = await verifiedFile(evidence, {
     ...(collateral === undefined ? {} : { collateral }),
     ...(tee === undefined ? {} : { tee }),
   });
-  return { values, source: evidence };
+  const { learnableInFile } = await import('@sealpod/attestation-service/offline');
+  return { values: learnableInFile(verification), source: evidence };
 }
 
 /** Reads what `sealpod podvm measure` writes, or a plain object of reference values. */

@@ -1,12 +1,4 @@
-import {
-  learnableInFile,
-  type OfflineVerification,
-  offlineConfiguration,
-  readEvidenceFile,
-  verifyInFile,
-  withCertificates,
-  withOfflineService,
-} from '@sealpod/attestation-service/offline';
+import type { OfflineVerification } from '@sealpod/attestation-service/offline';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { isTee, teeNames } from '@sealpod/protocol/rcar';
 import { reasonCodes } from '@sealpod/protocol/reason-codes';
@@ -35,6 +27,10 @@ async function verifyFile(file: string, options: VerifyOptions): Promise<Offline
       actual: reportData,
     });
   const bytes = readBytes(file);
+  // The service is loaded for who needs it: every other command starts without.
+  const { offlineConfiguration, readEvidenceFile, verifyInFile, withCertificates, withOfflineService } = await import(
+    '@sealpod/attestation-service/offline'
+  );
   const config = offlineConfiguration(collateral);
   const evidence = withCertificates(readEvidenceFile(bytes, tee), collateral);
   return withOfflineService(allowSample ? { ...config, sample: true } : config, (service) =>
@@ -46,14 +42,14 @@ async function verifyFile(file: string, options: VerifyOptions): Promise<Offline
 }
 
 /**
- * The reference values that evidence in a file would match.
+ * Evidence in a file of which every check holds.
  *
- * @throws SealpodError with the code of the first check that failed: nothing is learned from evidence that does not verify
+ * @throws SealpodError with the code of the first check that failed
  */
-export async function learnFromFile(file: string, options: VerifyOptions): Promise<Readonly<Record<string, unknown>>> {
+export async function verifiedFile(file: string, options: VerifyOptions): Promise<OfflineVerification> {
   const verification = await verifyFile(file, options);
   const [first] = failures(verification.verdict);
-  if (first === undefined) return learnableInFile(verification);
+  if (first === undefined) return verification;
   const { code, check, expected, actual } = first;
   throw new SealpodError(code === 'OK' ? 'EV_REFUSED' : code, `${file} does not verify: ${check}`, {
     ...(expected === undefined ? {} : { expected }),

@@ -9,7 +9,14 @@ import { writeAnswer } from '../server/listener.ts';
 import { failureAnswer } from './answers.ts';
 import { changeCandidate, getCandidate, getCandidates, learnCandidate } from './candidates.ts';
 import { getDecisions, getLatestDecisions, getStatus } from './insight.ts';
-import { deletePolicyById, getPolicies, getPolicyById, putPolicyById, testPolicy } from './policies.ts';
+import {
+  checkPolicyText,
+  deletePolicyById,
+  getPolicies,
+  getPolicyById,
+  putPolicyById,
+  testPolicy,
+} from './policies.ts';
 import { deleteReferenceValue, getReferenceValue, getReferenceValues, putReferenceValue } from './reference-values.ts';
 import type { AdminHandler } from './request.ts';
 import { deleteResourceByName, getResourceByName, getResources, putResourceByName } from './resources.ts';
@@ -24,6 +31,7 @@ const routes: readonly (readonly [Method, path: string, AdminAction, AdminHandle
   ['delete', '/admin/v1/resources/:repository/:type/:tag', 'resource:write', deleteResourceByName],
   ['get', '/admin/v1/policies', 'policy:read', getPolicies],
   ['post', '/admin/v1/policies/test', 'policy:test', testPolicy],
+  ['post', '/admin/v1/policies/check', 'policy:test', checkPolicyText],
   ['get', '/admin/v1/policies/:kind/:id', 'policy:read', getPolicyById],
   ['put', '/admin/v1/policies/:kind/:id', 'policy:write', putPolicyById],
   ['delete', '/admin/v1/policies/:kind/:id', 'policy:write', deletePolicyById],

@@ -1,5 +1,13 @@
 import { SealpodError } from '@sealpod/protocol/errors';
-import { asJsonObject, optionalMember, parseJson, stringMember } from '@sealpod/protocol/json';
+import {
+  asJsonObject,
+  type JsonObject,
+  type JsonValue,
+  optionalMember,
+  parseJson,
+  stringMember,
+} from '@sealpod/protocol/json';
+import type { Parts } from '../parts.ts';
 import {
   checkPolicyId,
   deletePolicy,
@@ -95,21 +103,63 @@ export async function deletePolicyById(request: AdminRequest): Promise<Answer> {
 }
 
 /**
- * `POST /admin/v1/policies/test` `{kind, policy, input, data?}` → `{"values": {rule: value}, "prints": […]}`; a rule
- * without value is absent. Attestation policies see the registered reference values.
+ * `POST /admin/v1/policies/test` `{kind, policy, input? | evidence?, data?, referenceValues?}` → `{"values": {rule: value},
+ * "prints": […], "referenceValueIds": […]}`; a rule without value is absent. Attestation policies see `referenceValues` where
+ * they are given, else the registered ones; `evidence` `{"correlationId"} | {"tee"}` is evidence that was verified here lately.
  */
 export async function testPolicy(request: AdminRequest): Promise<Answer> {
   const { parts, correlationId } = request;
   const root = asJsonObject(parseJson(await request.body(2 * 1024 * 1024), { what: 'policy test' }), 'policy test');
   const kind = kindOf(stringMember(root, 'kind'));
   const policy = stringMember(root, 'policy');
-  const input = optionalMember(root, 'input') ?? {};
+  const given = optionalMember(root, 'evidence');
+  const input = given === undefined ? (optionalMember(root, 'input') ?? {}) : await seenInput(parts, given);
   const data = optionalMember(root, 'data') ?? {};
-  const known = kind === 'attestation' ? await parts.attestation.listReferenceValues() : [];
-  const functions = { query_reference_value: Object.fromEntries(known.map(({ id, value }) => [id, value])) };
   const evaluation = { policy, rules: rules[kind], input, data, gatherPrints: true };
-  const { values, prints } = await parts.rego.evaluate(
-    kind === 'attestation' ? { ...evaluation, functions } : evaluation,
+  const { values, prints, referenceValueIds } = await parts.rego.evaluate(
+    kind === 'attestation'
+      ? { ...evaluation, functions: { query_reference_value: await referenceValuesFor(parts, root) } }
+      : evaluation,
   );
-  return jsonAnswer(correlationId, { values, prints });
+  return jsonAnswer(correlationId, { values, prints, referenceValueIds });
+}
+
+async function referenceValuesFor(parts: Parts, root: JsonObject): Promise<JsonObject> {
+  const given = optionalMember(root, 'referenceValues');
+  if (given !== undefined) return asJsonObject(given, 'referenceValues');
+  const known = await parts.attestation.listReferenceValues();
+  const usable = known.filter(
+    ({ scope, expiresAt }) => scope === undefined && (expiresAt === undefined || Date.parse(expiresAt) > parts.now()),
+  );
+  return Object.fromEntries(usable.map(({ id, value }) => [id, value]));
+}
+
+async function seenInput({ attestation }: Parts, wanted: JsonValue): Promise<JsonObject> {
+  const { correlationId, tee } = asJsonObject(wanted, 'evidence');
+  if (attestation.recentClaims === undefined)
+    throw new SealpodError('UNSUPPORTED', 'the attestation service behind this key broker tells of no evidence', {
+      fix: 'give the input itself',
+    });
+  const all = await attestation.recentClaims();
+  const found = all.find((seen) =>
+    correlationId === undefined ? seen.tee === tee : seen.correlationId === correlationId,
+  );
+  if (found !== undefined) return found.input;
+  throw new SealpodError('NOT_FOUND', 'no such evidence has been verified here', {
+    expected: `one of: ${all.map((seen) => `${seen.tee} ${seen.correlationId}`).join(', ') || 'none yet'}`,
+    actual: String(correlationId ?? tee).slice(0, 64),
+  });
+}
+
+/** `POST /admin/v1/policies/check` `{id, policy}` → what an upload of an attestation policy would check, without storing it. */
+export async function checkPolicyText(request: AdminRequest): Promise<Answer> {
+  const { parts, correlationId } = request;
+  const root = asJsonObject(parseJson(await request.body(2 * 1024 * 1024), { what: 'policy check' }), 'policy check');
+  if (parts.attestation.checkPolicy === undefined)
+    throw new SealpodError(
+      'UNSUPPORTED',
+      'the attestation service behind this key broker checks policies when they are stored',
+    );
+  const checked = await parts.attestation.checkPolicy(stringMember(root, 'id'), stringMember(root, 'policy'));
+  return jsonAnswer(correlationId, checked);
 }

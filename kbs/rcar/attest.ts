@@ -49,7 +49,8 @@ function evidencesOf(attestation: Attestation, tee: string): EvidenceToEvaluate[
     tee,
     evidence: teeEvidence.primaryEvidence,
     runtimeData: { structured: { ...bound, 'additional-evidence': teeEvidence.additionalEvidence } },
-    hashAlgorithm: 'sha384',
+    // IBM Secure Execution has a field of 64 bytes, which upstream fills with SHA-512.
+    hashAlgorithm: tee === 'se' ? 'sha512' : 'sha384',
     ...(initData === undefined ? {} : { initData: { toml: initData.body } }),
   };
   return [primary, ...deviceEvidences(attestation, bound)];

@@ -51,8 +51,7 @@ function tpmParameters(extraParams: JsonValue): JsonObject | undefined {
  * that only that TPM can open; all others get upstream's empty string.
  */
 async function challengeParameters(parts: Parts, request: Request, nonce: string): Promise<JsonValue> {
-  // Upstream asks its attestation service for IBM SE challenges; there is no verifier for it here, so it is refused.
-  if (request.tee === 'se') throw authRefusal('EV_TEE_UNSUPPORTED', 'Attestation Service generate challenge failed');
+  if (request.tee === 'se') return selectedHash(request.extraParams);
   if (request.tee !== 'tpm') return '';
   try {
     const tpm = tpmParameters(request.extraParams);
@@ -70,13 +69,37 @@ async function challengeParameters(parts: Parts, request: Request, nonce: string
   }
 }
 
+/**
+ * Evidence of IBM Secure Execution is bound by SHA-512. A guest that lists its algorithms is told so; one that lists none
+ * gets upstream's empty string.
+ */
+function selectedHash(extraParams: JsonValue): JsonValue {
+  if (typeof extraParams !== 'object' || extraParams === null || Array.isArray(extraParams)) return '';
+  const supported = (extraParams as JsonObject)['supported-hash-algorithms'];
+  if (supported === undefined) return '';
+  const listed = Array.isArray(supported) && supported.some((name) => String(name).toLowerCase() === 'sha512');
+  if (!listed) throw authRefusal('UNSUPPORTED', 'the guest does not support sha512, which its TEE needs');
+  return { 'selected-hash-algorithm': 'sha512' };
+}
+
+/** The nonce: random, but for IBM Secure Execution, whose nonce is the request that its Ultravisor answers. */
+async function newNonce(parts: Parts, { tee, extraParams }: Request): Promise<string> {
+  if (tee !== 'se') return randomBytes(32).toString('base64');
+  try {
+    return await parts.attestation.challenge({ tee, tee_params: JSON.stringify(extraParams) });
+  } catch (cause) {
+    const code = cause instanceof SealpodError ? cause.code : 'INTERNAL';
+    throw authRefusal(code, 'Attestation Service generate challenge failed', cause);
+  }
+}
+
 /** `POST /kbs/v0/auth`: a challenge and a session that is fixed to the TEE and the nonce. */
 export async function handleAuth(parts: Parts, exchange: Exchange): Promise<Answer> {
   parts.metrics.challenged();
   const correlationId = randomUUID();
   const request = readRequest(await exchange.body(bodyLimit));
   checkVersion(request.version);
-  const nonce = randomBytes(32).toString('base64');
+  const nonce = await newNonce(parts, request);
   const extraParams = await challengeParameters(parts, request, nonce);
   const id = newSessionId();
   const now = parts.now();

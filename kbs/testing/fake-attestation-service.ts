@@ -148,6 +148,7 @@ export class FakeAttestationService implements AttestationService {
 
   async challenge(inner: Readonly<Record<string, string>>): Promise<string> {
     this.challenges.push(inner);
+    if (inner['tee'] !== 'tpm') throw new SealpodError('EV_TEE_UNSUPPORTED', 'no verifier is enabled for this TEE');
     return JSON.stringify({ 'credential-blob': 'AAAA', 'encrypted-secret': 'BBBB' });
   }
 

@@ -6,6 +6,7 @@ import { vectorPath } from '../testing/vectors.ts';
 import { Algorithm, hashName } from '../tpm/index.ts';
 import {
   aaelEvent,
+  describeEvent,
   EventType,
   encodeAaelEntry,
   eventTypeName,
@@ -186,36 +187,10 @@ describe('attestation-agent events', () => {
 });
 
 describe.each(['CCEL_data', 'CCEL_data_ovmf', 'CCEL_data_grub', 'CCEL_AAEL_alibabacloud'])('vector %s', (name) => {
-  it('has the events that upstream reads', (context) => {
+  it('is told byte for byte as upstream tells it', (context) => {
     if (!existsSync(`${folder}/${name}`)) context.skip(`no vectors at ${folder}`);
     const { events } = parseEventLog(readFileSync(`${folder}/${name}`), { padded: true });
-    const expected = (
-      JSON.parse(readFileSync(`${folder}/${name}_out.json`, 'utf8')) as {
-        uefi_event_logs: {
-          type_name: string;
-          index: number;
-          event: string;
-          digest_matches_event: boolean;
-          digests: { alg: string; digest: string }[];
-          details: { unicode_name?: string; data?: { domain: string; operation: string } };
-        }[];
-      }
-    ).uefi_event_logs;
-    expect(
-      events.map(({ type, register, data, digests }) => ({
-        type_name: eventTypeName(type),
-        index: register,
-        event: data.toString('base64'),
-        digests: digests.map(({ algorithm, digest }) => ({
-          alg: hashName(algorithm)?.toUpperCase().replace('SHA', 'SHA-'),
-          digest: digest.toString('hex'),
-        })),
-      })),
-    ).toEqual(expected.map(({ type_name, index, event, digests }) => ({ type_name, index, event, digests })));
-    for (const [position, { details }] of expected.entries()) {
-      const data = events[position]?.data ?? Buffer.alloc(0);
-      if (details.unicode_name === 'AAEL')
-        expect(parseAael(data)).toMatchObject({ domain: details.data?.domain, operation: details.data?.operation });
-    }
+    const told = JSON.stringify({ uefi_event_logs: events.map(describeEvent) }, null, 2);
+    expect(told).toBe(readFileSync(`${folder}/${name}_out.json`, 'utf8').trimEnd());
   });
 });

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { SealpodError } from '../errors.ts';
-import { digestBytes, hashName } from '../tpm/index.ts';
+import { Algorithm, digestBytes, hashName } from '../tpm/index.ts';
 import { EventType } from './event-types.ts';
 import type { LogEvent } from './parse.ts';
 
@@ -13,12 +13,13 @@ import type { LogEvent } from './parse.ts';
  * @throws SealpodError EV_EVENTLOG_REPLAY where an event has no digest of the bank; UNSUPPORTED for an unknown bank
  */
 export function replay(events: readonly LogEvent[], algorithm: number): Map<number, Buffer> {
-  const hash = hashName(algorithm);
-  if (hash === undefined)
+  const bank = bankOf(algorithm);
+  if (bank === undefined)
     throw new SealpodError('UNSUPPORTED', 'unknown PCR bank', { actual: `0x${algorithm.toString(16)}` });
+  const { hash, bytes } = bank;
   const registers = new Map<number, Buffer>();
   const initial = (register: number): Buffer => {
-    const value = Buffer.alloc(digestBytes[hash]);
+    const value = Buffer.alloc(bytes);
     if (register === 0) value[value.length - 1] = startupLocality(events);
     return value;
   };
@@ -32,6 +33,13 @@ export function replay(events: readonly LogEvent[], algorithm: number): Map<numb
     registers.set(event.register, createHash(hash).update(before).update(digest).digest());
   }
   return registers;
+}
+
+/** Banks of TPMs, and SM3, whose registers only other machines have. */
+function bankOf(algorithm: number): { readonly hash: string; readonly bytes: number } | undefined {
+  if (algorithm === Algorithm.sm3) return { hash: 'sm3', bytes: 32 };
+  const hash = hashName(algorithm);
+  return hash && { hash, bytes: digestBytes[hash] };
 }
 
 function startupLocality(events: readonly LogEvent[]): number {

@@ -1,6 +1,5 @@
 /**
  * Names of TEEs on the wire (kbs-types), and the class each is appraised under in an EAR.
- * `se` and `hygondcu` are named so that they can be refused by name.
  */
 const classes = {
   'az-snp-vtpm': 'cpu',

@@ -39,7 +39,7 @@ export async function startBroker(tpm: SoftwareTpm): Promise<TestBroker> {
   const storage = await openStorage({ path: join(directory, 'attestation.db') });
   const certificates = tpm.issuerCertificate + tpm.rootCertificate;
   const attestation = await createAttestationService(
-    { tpm: { roots: [{ name: 'local-swtpm', certificates, simulated: true }] } },
+    { tpm: { roots: [{ name: 'local-swtpm', certificates, simulated: true }], requireTrustedKey: true } },
     { storage },
   );
   const config = parseKbsConfig(

@@ -1,0 +1,73 @@
+# What Trustee's own attestation service says of GPUs: what NVIDIA's remote attestation service told of them. Available by
+# name, selected by nobody. Claims of the local verifier satisfy none of it.
+package policy
+
+import rego.v1
+
+default executables := 33
+
+default hardware := 97
+
+default configuration := 36
+
+trust_claims := {
+	"executables": executables,
+	"hardware": hardware,
+	"configuration": configuration,
+	"file-system": 0,
+	"instance-identity": 0,
+	"runtime-opaque": 0,
+	"storage-opaque": 0,
+	"sourced-data": 0,
+}
+
+certificates_valid(name) if {
+	chain := input.nvidia[name]
+	chain["x-nvidia-cert-ocsp-status"] == "good"
+	chain["x-nvidia-cert-status"] == "valid"
+}
+
+# Upstream asks for truth of each, not for the value true.
+all_hold(names) if {
+	every name in names {
+		input.nvidia[name]
+	}
+}
+
+hardware := 2 if {
+	certificates_valid("x-nvidia-gpu-attestation-report-cert-chain")
+	all_hold([
+		"x-nvidia-gpu-attestation-report-cert-chain-fwid-match",
+		"x-nvidia-gpu-attestation-report-parsed",
+		"x-nvidia-gpu-attestation-report-signature-verified",
+		"x-nvidia-gpu-arch-check",
+	])
+}
+
+no_debug if {
+	input.nvidia.secboot
+	input.nvidia.dbgstat == "disabled"
+}
+
+configuration := 2 if {
+	no_debug
+	input.nvidia["x-nvidia-gpu-vbios-version"] in query_reference_value("allowed_vbios_versions")
+	input.nvidia["x-nvidia-gpu-driver-version"] in query_reference_value("allowed_driver_versions")
+} else := 3 if no_debug
+
+executables := 3 if {
+	certificates_valid("x-nvidia-gpu-vbios-rim-cert-chain")
+	all_hold([
+		"x-nvidia-gpu-driver-rim-fetched",
+		"x-nvidia-gpu-driver-rim-measurements-available",
+		"x-nvidia-gpu-driver-rim-schema-validated",
+		"x-nvidia-gpu-driver-rim-signature-verified",
+		"x-nvidia-gpu-driver-rim-version-match",
+		"x-nvidia-gpu-vbios-rim-fetched",
+		"x-nvidia-gpu-vbios-rim-measurements-available",
+		"x-nvidia-gpu-vbios-rim-schema-validated",
+		"x-nvidia-gpu-vbios-rim-signature-verified",
+		"x-nvidia-gpu-vbios-rim-version-match",
+	])
+	input.nvidia.measres == "success"
+}

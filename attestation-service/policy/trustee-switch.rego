@@ -1,0 +1,66 @@
+# What Trustee's own attestation service says of NVIDIA switches, from the claims of NVIDIA's remote attestation service.
+# Available by name, selected by nobody.
+package policy
+
+import rego.v1
+
+default executables := 33
+
+default hardware := 97
+
+default configuration := 36
+
+trust_claims := {
+	"executables": executables,
+	"hardware": hardware,
+	"configuration": configuration,
+	"file-system": 0,
+	"instance-identity": 0,
+	"runtime-opaque": 0,
+	"storage-opaque": 0,
+	"sourced-data": 0,
+}
+
+certificates_valid(name) if {
+	chain := input.nvidia[name]
+	chain["x-nvidia-cert-ocsp-status"] == "good"
+	chain["x-nvidia-cert-status"] == "valid"
+}
+
+all_hold(names) if {
+	every name in names {
+		input.nvidia[name]
+	}
+}
+
+hardware := 2 if {
+	certificates_valid("x-nvidia-switch-attestation-report-cert-chain")
+	all_hold([
+		"x-nvidia-switch-attestation-report-cert-chain-fwid-match",
+		"x-nvidia-switch-attestation-report-parsed",
+		"x-nvidia-switch-attestation-report-signature-verified",
+		"x-nvidia-switch-arch-check",
+	])
+}
+
+no_debug if {
+	input.nvidia.secboot
+	input.nvidia.dbgstat == "disabled"
+}
+
+configuration := 2 if {
+	no_debug
+	input.nvidia["x-nvidia-switch-bios-version"] in query_reference_value("allowed_switch_bios_versions")
+} else := 3 if no_debug
+
+executables := 3 if {
+	certificates_valid("x-nvidia-switch-bios-rim-cert-chain")
+	all_hold([
+		"x-nvidia-switch-bios-rim-fetched",
+		"x-nvidia-switch-bios-rim-measurements-available",
+		"x-nvidia-switch-bios-rim-schema-validated",
+		"x-nvidia-switch-bios-rim-signature-verified",
+		"x-nvidia-switch-bios-rim-version-match",
+	])
+	input.nvidia.measres == "success"
+}
