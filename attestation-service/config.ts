@@ -5,6 +5,7 @@ import type { HygonConfig } from './verifiers/hygon/config.ts';
 import type { SeConfig } from './verifiers/se/config.ts';
 import type { SnpConfig } from './verifiers/snp/config.ts';
 import type { TpmConfig } from './verifiers/tpm/index.ts';
+import type { TrustAuthorityConfig } from './verifiers/trust-authority/config.ts';
 
 /** Configuration of an attestation service. A TEE without a member here is refused. */
 export interface AttestationServiceConfig {
@@ -14,6 +15,8 @@ export interface AttestationServiceConfig {
   readonly snp?: SnpConfig;
   /** Enables TEE `cca`. */
   readonly cca?: CcaConfig;
+  /** Enables TEEs that Intel Trust Authority verifies. A TEE that is configured for local verification is refused here. */
+  readonly trustAuthority?: TrustAuthorityConfig;
   /** Enables TEE `csv`. */
   readonly csv?: HygonConfig;
   /** Enables TEE `hygondcu`. */

@@ -17,3 +17,4 @@ export { type CcaConfig, readCcaConfig } from './verifiers/cca/config.ts';
 export { type HygonConfig, readHygonConfig } from './verifiers/hygon/config.ts';
 export { readSeConfig, type SeConfig } from './verifiers/se/config.ts';
 export { readSnpConfig, type SnpConfig } from './verifiers/snp/config.ts';
+export { readTrustAuthorityConfig, type TrustAuthorityConfig } from './verifiers/trust-authority/config.ts';

@@ -43,6 +43,7 @@ import { seVerifier } from './verifiers/se/index.ts';
 import { readSeTrust } from './verifiers/se/trust.ts';
 import { amdSources, snpRules, snpVerifier } from './verifiers/snp/index.ts';
 import { tpmVerifier } from './verifiers/tpm/index.ts';
+import { trustAuthorityVerifiers } from './verifiers/trust-authority/index.ts';
 import type { SubmoduleClaims, Verifier } from './verifiers/verifier.ts';
 
 /** Evidence of one request, at most: a guest must not choose how much work it makes. */
@@ -89,6 +90,11 @@ export async function createAttestationService(
     verifiers.set('hygondcu', dcuVerifier(hygonRoot, hygonSources(config.hygondcu, storage, now)));
   if (config.se !== undefined) verifiers.set('se', seVerifier(readSeTrust(config.se), challengeKey, now));
   if (config.sample === true) verifiers.set('sample', sampleVerifier());
+  for (const verifier of config.trustAuthority === undefined ? [] : trustAuthorityVerifiers(config.trustAuthority)) {
+    if (verifiers.has(verifier.tee))
+      throw new SealpodError('USAGE', `TEE ${verifier.tee} has two verifiers`, { fix: 'name it in one place only' });
+    verifiers.set(verifier.tee, verifier);
+  }
   const service = new LocalAttestationService(
     config,
     { storage, ...(rego === undefined ? {} : { rego }) },

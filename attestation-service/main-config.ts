@@ -25,6 +25,7 @@ import { readCcaConfig } from './verifiers/cca/config.ts';
 import { readHygonConfig } from './verifiers/hygon/config.ts';
 import { readSeConfig } from './verifiers/se/config.ts';
 import { readSnpConfig } from './verifiers/snp/config.ts';
+import { readTrustAuthorityConfig } from './verifiers/trust-authority/config.ts';
 
 /** Configuration of the service as a program. */
 export interface MainConfig {
@@ -49,7 +50,8 @@ const code = 'USAGE';
  * - `tls` `{certificateFile, keyFile, clientAuthoritiesFile?}`, required beyond loopback
  * - `adminSecretFile` a file that only its owner can read; or `openAdministration: true` on loopback
  * - `tpm` `{roots: [{name, certificatesFile, simulated}], requireTrustedKey?}`, `snp`, `cca`, `csv`, `hygondcu` and `se` as
- *   `readSnpConfig`, `readCcaConfig`, `readHygonConfig` and `readSeConfig` have them, `sample` boolean
+ *   `readSnpConfig`, `readCcaConfig`, `readHygonConfig` and `readSeConfig` have them, `sample` boolean,
+ *   `trustAuthority` as `readTrustAuthorityConfig` has it
  * - `referenceValues` `{signers?, requiredSignatures?, approvals?, acceptUnsigned?}`, optional
  * - `token` `{issuer?, developer?, build?, profile?, audience?, lifetimeSeconds?, verbose?, rotateKeyAfterSeconds?}`
  *
@@ -71,6 +73,7 @@ export function readMainConfig(path: string): MainConfig {
       'tpm',
       'snp',
       'cca',
+      'trustAuthority',
       'csv',
       'hygondcu',
       'se',
@@ -129,6 +132,9 @@ export function readServiceConfig(root: JsonObject, at: (path: string) => string
   return {
     ...(optionalMember(root, 'tpm') === undefined ? {} : { tpm: readTpm(objectMember(root, 'tpm', code), at) }),
     ...optional(root, 'snp', (value) => ({ snp: readSnpConfig(value, at) })),
+    ...optional(root, 'trustAuthority', (value) => ({
+      trustAuthority: readTrustAuthorityConfig(value, (file) => readText(at(file))),
+    })),
     ...optional(root, 'cca', (value) => ({ cca: readCcaConfig(value, at) })),
     ...optional(root, 'csv', (value) => ({ csv: readHygonConfig(value, 'csv', at) })),
     ...optional(root, 'hygondcu', (value) => ({ hygondcu: readHygonConfig(value, 'hygondcu', at) })),

@@ -14,6 +14,12 @@ export interface RunningWorkers {
   close(): Promise<void>;
 }
 
+/**
+ * Most of what a request makes is garbage when it is answered. A young generation of the default size (three times 16 MiB a
+ * thread) is paid in memory by every worker and makes none of them faster.
+ */
+const workerOptions = ['--max-semi-space-size=2'];
+
 /** A worker that ends so soon after another is not replaced at once. */
 const shortestLifeMs = 1000;
 
@@ -25,6 +31,7 @@ const shortestLifeMs = 1000;
  */
 export async function startWorkers(count: number): Promise<RunningWorkers> {
   let closing = false;
+  cluster.setupPrimary({ execArgv: [...process.execArgv, ...workerOptions] });
   const fork = (): Worker => {
     const began = performance.now();
     const worker = cluster.fork();

@@ -3,14 +3,12 @@ import { generateKeyPairSync } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
+import { bundleAttestationService } from '@sealpod/attestation-service/bundle';
 import { snpReportAsJson } from '@sealpod/protocol/snp';
 import { vectorPath } from '@sealpod/protocol/testing/vectors';
 import { SoftwareTpm } from '@sealpod/protocol/tpm/testing';
 import { TestAuthority } from '../attestation-service/verifiers/tpm/testing/authority.ts';
 import { session, TestGuest, toEvaluate } from '../attestation-service/verifiers/tpm/testing/mint.ts';
-
-const program = fileURLToPath(new URL('../attestation-service/main.ts', import.meta.url));
 
 /** An attestation service with its REST front, in processes of its own. */
 export interface Appraiser {
@@ -22,9 +20,10 @@ export interface Appraiser {
   stop(): Promise<void>;
 }
 
-/** Starts one over plain HTTP on loopback, with `tees` as members of its configuration. */
+/** Starts one over plain HTTP on loopback, bundled as it is delivered, with `tees` as members of its configuration. */
 export async function startAppraiser(folder: string, workers: number, tees: object): Promise<Appraiser> {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const program = await bundleAttestationService(join(folder, 'program'));
   const configuration = join(folder, 'attestation-service.json');
   const front = { storage: 'data/db.sqlite', listen: '127.0.0.1:0', rest: { listen: '127.0.0.1:0' }, workers };
   writeFileSync(configuration, JSON.stringify({ ...front, openAdministration: true, ...tees }));

@@ -8,8 +8,10 @@ import {
   readReferenceValuesConfig,
   readSeConfig,
   readSnpConfig,
+  readTrustAuthorityConfig,
   type SeConfig,
   type SnpConfig,
+  type TrustAuthorityConfig,
 } from '@sealpod/attestation-service';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { ConfigReader } from './config-reader.ts';
@@ -34,7 +36,13 @@ export interface TokenConfig {
   readonly issuer?: string;
   readonly developer?: string;
   readonly build?: string;
+  /** `aud`; absent by default. */
+  readonly audience?: string;
   readonly lifetimeSeconds?: number;
+  /** Whether tokens carry additional evidence. */
+  readonly verbose?: boolean;
+  /** A token key signs for so long; absent: until it is rotated by hand. */
+  readonly rotateKeyAfterSeconds?: number;
 }
 
 /** Where evidence is verified: in this process, or by a service behind `attestation.proto`. */
@@ -47,6 +55,8 @@ export type AttestationServiceConfig =
       readonly snp?: SnpConfig;
       /** Enables TEE `cca`. */
       readonly cca?: CcaConfig;
+      /** Enables TEEs that Intel Trust Authority verifies. */
+      readonly trustAuthority?: TrustAuthorityConfig;
       /** Enables TEE `csv`. */
       readonly csv?: HygonConfig;
       /** Enables TEE `hygondcu`. */
@@ -103,11 +113,23 @@ function readTpm(tpm: ConfigReader): TpmConfig {
 
 function readToken(token: ConfigReader | undefined): TokenConfig {
   if (token === undefined) return {};
-  const [issuer, developer, build] = ['issuer', 'developer', 'build'].map((name) => token.optionalText(name));
+  const [issuer, developer, build, audience] = ['issuer', 'developer', 'build', 'audience'].map((name) =>
+    token.optionalText(name),
+  );
   const lifetimeSeconds = token.integer('lifetimeSeconds', { default: 300, minimum: 1, maximum: 3600 });
+  const verbose = token.flag('verbose', true);
+  // Zero: the key signs until it is rotated by hand.
+  const rotateKeyAfterSeconds = token.integer('rotateKeyAfterSeconds', {
+    default: 0,
+    minimum: 0,
+    maximum: 315_360_000,
+  });
   token.end();
   return {
     lifetimeSeconds,
+    verbose,
+    ...(rotateKeyAfterSeconds === 0 ? {} : { rotateKeyAfterSeconds }),
+    ...(audience === undefined ? {} : { audience }),
     ...(issuer === undefined ? {} : { issuer }),
     ...(developer === undefined ? {} : { developer }),
     ...(build === undefined ? {} : { build }),
@@ -126,6 +148,7 @@ export function readAttestationService(service: ConfigReader): AttestationServic
     const base = { type, sample: service.flag('sample', false), token } as const;
     const snp = service.optionalJson('snp');
     const cca = service.optionalJson('cca');
+    const trustAuthority = service.optionalJson('trustAuthority');
     const referenceValues = service.optionalJson('referenceValues');
     const csv = service.optionalJson('csv');
     const hygondcu = service.optionalJson('hygondcu');
@@ -136,6 +159,9 @@ export function readAttestationService(service: ConfigReader): AttestationServic
       ...(tpm === undefined ? {} : { tpm: readTpm(tpm) }),
       ...(snp === undefined ? {} : { snp: readSnpConfig(snp, at) }),
       ...(cca === undefined ? {} : { cca: readCcaConfig(cca, at) }),
+      ...(trustAuthority === undefined
+        ? {}
+        : { trustAuthority: readTrustAuthorityConfig(trustAuthority, (path) => readText(at(path))) }),
       ...(csv === undefined ? {} : { csv: readHygonConfig(csv, 'csv', at) }),
       ...(hygondcu === undefined ? {} : { hygondcu: readHygonConfig(hygondcu, 'hygondcu', at) }),
       ...(referenceValues === undefined

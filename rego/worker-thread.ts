@@ -4,6 +4,8 @@ import type { WorkerSettings, WorkReply, WorkRequest } from './messages.ts';
 
 const startLimitMs = 60_000;
 const heapLimitMegabytes = 256;
+/** Texts come and go; what stays is in the module's own memory. */
+const youngMegabytes = 8;
 
 /** A worker with one request at most under way, and terminated when that takes too long. */
 export class WorkerThread {
@@ -21,7 +23,7 @@ export class WorkerThread {
       env: {},
       argv: [],
       execArgv: [],
-      resourceLimits: { maxOldGenerationSizeMb: heapLimitMegabytes },
+      resourceLimits: { maxOldGenerationSizeMb: heapLimitMegabytes, maxYoungGenerationSizeMb: youngMegabytes },
     });
     this.#ready = new Promise((resolve, reject) => {
       const timer = setTimeout(() => this.#end('the policy worker did not start in time'), startLimitMs);
