@@ -344,6 +344,7 @@ container_uids := {"container_uids": uids} if count(uids) > 0
 ##### aws-nitro
 
 executables := 3 if {
+	input["aws-nitro"]
 	input["aws-nitro"].pcr0 in query_reference_value("nitro_pcr0")
 	input["aws-nitro"].pcr2 in query_reference_value("nitro_pcr2")
 }
