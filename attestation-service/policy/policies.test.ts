@@ -197,7 +197,10 @@ describe('policies that come with the service', () => {
         functions: { query_reference_value: {} },
       });
       const own = measuredClaims(tee).map((claim) => claim.id);
-      expect(referenceValueIds.filter((name) => !own.includes(name)), tee).toEqual([]);
+      expect(
+        referenceValueIds.filter((name) => !own.includes(name)),
+        tee,
+      ).toEqual([]);
     }
   });
 
