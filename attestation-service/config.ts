@@ -2,6 +2,9 @@ import type { RegoEngineOptions } from '@sealpod/rego';
 import type { ReferenceValuesConfig } from './reference-values/config.ts';
 import type { CcaConfig } from './verifiers/cca/config.ts';
 import type { HygonConfig } from './verifiers/hygon/config.ts';
+import type { NitroConfig } from './verifiers/nitro/config.ts';
+import type { NvidiaConfig } from './verifiers/nvidia/config.ts';
+import type { DpuConfig } from './verifiers/nvidia-dpu/config.ts';
 import type { SeConfig } from './verifiers/se/config.ts';
 import type { SnpConfig } from './verifiers/snp/config.ts';
 import type { TpmConfig } from './verifiers/tpm/index.ts';
@@ -23,7 +26,13 @@ export interface AttestationServiceConfig {
   readonly hygondcu?: HygonConfig;
   /** Enables TEE `se`. */
   readonly se?: SeConfig;
-  /** Enables TEE `sample`, which proves nothing. For tests of the protocol. */
+  /** Enables TEE `nvidia`: GPUs and switches. */
+  readonly nvidia?: NvidiaConfig;
+  /** Enables TEE `nvidia-dpu`, and `nvidiadpu`, which is its other name. */
+  readonly nvidiaDpu?: DpuConfig;
+  /** Enables TEE `aws-nitro`. */
+  readonly nitro?: NitroConfig;
+  /** Enables TEEs `sample` and `sampledevice`, which prove nothing. For tests of the protocol. */
   readonly sample?: boolean;
   readonly token?: TokenConfig;
   /** Whose reference values are believed, and how they get into use. */

@@ -15,6 +15,9 @@ export {
 } from './service.ts';
 export { type CcaConfig, readCcaConfig } from './verifiers/cca/config.ts';
 export { type HygonConfig, readHygonConfig } from './verifiers/hygon/config.ts';
+export { type NitroConfig, readNitroConfig } from './verifiers/nitro/config.ts';
+export { type NvidiaConfig, readNvidiaConfig } from './verifiers/nvidia/config.ts';
+export { type DpuConfig, readDpuConfig } from './verifiers/nvidia-dpu/config.ts';
 export { readSeConfig, type SeConfig } from './verifiers/se/config.ts';
 export { readSnpConfig, type SnpConfig } from './verifiers/snp/config.ts';
 export { readTrustAuthorityConfig, type TrustAuthorityConfig } from './verifiers/trust-authority/config.ts';

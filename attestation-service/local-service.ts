@@ -14,6 +14,7 @@ import { initDataClaims } from './appraisal/init-data-claims.ts';
 import { RecentClaims, type SeenClaims } from './appraisal/recent-claims.ts';
 import { RememberedAnswers } from './appraisal/remembered-answers.ts';
 import { type AttestationServiceConfig, defaultIssuer } from './config.ts';
+import { nitroRoot } from './endorsements/aws/certificates.ts';
 import type { PolicyCheck } from './policy/check.ts';
 import { Policies } from './policy/policies.ts';
 import type { AdministratorIdentity } from './reference-values/provenance.ts';
@@ -38,6 +39,11 @@ import { azureSnpVerifier } from './verifiers/azure/snp.ts';
 import { ccaPlatforms, ccaRules, ccaVerifier } from './verifiers/cca/index.ts';
 import { allOf } from './verifiers/check.ts';
 import { csvVerifier, dcuVerifier, hygonRoot, hygonSources } from './verifiers/hygon/index.ts';
+import { nitroVerifier } from './verifiers/nitro/index.ts';
+import { nvidiaVerifierOf } from './verifiers/nvidia/index.ts';
+import { dpuRules } from './verifiers/nvidia-dpu/config.ts';
+import { dpuVerifier } from './verifiers/nvidia-dpu/index.ts';
+import { sampleDeviceVerifier } from './verifiers/sample/device.ts';
 import { sampleVerifier } from './verifiers/sample/index.ts';
 import { seVerifier } from './verifiers/se/index.ts';
 import { readSeTrust } from './verifiers/se/trust.ts';
@@ -89,7 +95,17 @@ export async function createAttestationService(
   if (config.hygondcu !== undefined)
     verifiers.set('hygondcu', dcuVerifier(hygonRoot, hygonSources(config.hygondcu, storage, now)));
   if (config.se !== undefined) verifiers.set('se', seVerifier(readSeTrust(config.se), challengeKey, now));
-  if (config.sample === true) verifiers.set('sample', sampleVerifier());
+  if (config.nvidia !== undefined) verifiers.set('nvidia', nvidiaVerifierOf(config.nvidia, storage, now));
+  if (config.nvidiaDpu !== undefined) {
+    const rules = dpuRules(config.nvidiaDpu);
+    for (const tee of ['nvidia-dpu', 'nvidiadpu'] as const) verifiers.set(tee, dpuVerifier(tee, rules));
+  }
+  if (config.nitro !== undefined)
+    verifiers.set('aws-nitro', nitroVerifier({ root: nitroRoot, allowDebug: config.nitro.allowDebug ?? false }));
+  if (config.sample === true) {
+    verifiers.set('sample', sampleVerifier());
+    verifiers.set('sampledevice', sampleDeviceVerifier());
+  }
   for (const verifier of config.trustAuthority === undefined ? [] : trustAuthorityVerifiers(config.trustAuthority)) {
     if (verifiers.has(verifier.tee))
       throw new SealpodError('USAGE', `TEE ${verifier.tee} has two verifiers`, { fix: 'name it in one place only' });

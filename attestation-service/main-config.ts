@@ -23,6 +23,9 @@ import type { RestServerOptions } from './http/rest-server.ts';
 import { readReferenceValuesConfig } from './reference-values/config.ts';
 import { readCcaConfig } from './verifiers/cca/config.ts';
 import { readHygonConfig } from './verifiers/hygon/config.ts';
+import { readNitroConfig } from './verifiers/nitro/config.ts';
+import { readNvidiaConfig } from './verifiers/nvidia/config.ts';
+import { readDpuConfig } from './verifiers/nvidia-dpu/config.ts';
 import { readSeConfig } from './verifiers/se/config.ts';
 import { readSnpConfig } from './verifiers/snp/config.ts';
 import { readTrustAuthorityConfig } from './verifiers/trust-authority/config.ts';
@@ -49,8 +52,9 @@ const code = 'USAGE';
  * - `workers` how many processes answer, 1 by default; one for each processor uses the whole machine
  * - `tls` `{certificateFile, keyFile, clientAuthoritiesFile?}`, required beyond loopback
  * - `adminSecretFile` a file that only its owner can read; or `openAdministration: true` on loopback
- * - `tpm` `{roots: [{name, certificatesFile, simulated}], requireTrustedKey?}`, `snp`, `cca`, `csv`, `hygondcu` and `se` as
- *   `readSnpConfig`, `readCcaConfig`, `readHygonConfig` and `readSeConfig` have them, `sample` boolean,
+ * - `tpm` `{roots: [{name, certificatesFile, simulated}], requireTrustedKey?}`, `snp`, `cca`, `csv`, `hygondcu`, `se`, `nvidia`, `nvidiaDpu`
+ *   and `nitro` as `readSnpConfig`, `readCcaConfig`, `readHygonConfig`, `readSeConfig`, `readNvidiaConfig`, `readDpuConfig` and
+ *   `readNitroConfig` have them, `sample` boolean,
  *   `trustAuthority` as `readTrustAuthorityConfig` has it
  * - `referenceValues` `{signers?, requiredSignatures?, approvals?, acceptUnsigned?}`, optional
  * - `token` `{issuer?, developer?, build?, profile?, audience?, lifetimeSeconds?, verbose?, rotateKeyAfterSeconds?}`
@@ -77,6 +81,9 @@ export function readMainConfig(path: string): MainConfig {
       'csv',
       'hygondcu',
       'se',
+      'nvidia',
+      'nvidiaDpu',
+      'nitro',
       'sample',
       'token',
       'referenceValues',
@@ -139,6 +146,9 @@ export function readServiceConfig(root: JsonObject, at: (path: string) => string
     ...optional(root, 'csv', (value) => ({ csv: readHygonConfig(value, 'csv', at) })),
     ...optional(root, 'hygondcu', (value) => ({ hygondcu: readHygonConfig(value, 'hygondcu', at) })),
     ...optional(root, 'se', (value) => ({ se: readSeConfig(value, at) })),
+    ...optional(root, 'nvidia', (value) => ({ nvidia: readNvidiaConfig(value, at) })),
+    ...optional(root, 'nvidiaDpu', (value) => ({ nvidiaDpu: readDpuConfig(value, at) })),
+    ...optional(root, 'nitro', (value) => ({ nitro: readNitroConfig(value) })),
     ...(optionalMember(root, 'sample') === undefined ? {} : { sample: booleanMember(root, 'sample', code) }),
     ...optional(root, 'referenceValues', (value) => ({
       referenceValues: readReferenceValuesConfig(value, at, readText),

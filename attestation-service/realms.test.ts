@@ -5,8 +5,10 @@ import { join } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { canonicalJson, type JsonObject } from '@sealpod/protocol/json';
 import { regularise } from '@sealpod/protocol/rcar';
+import { createRegoEngine } from '@sealpod/rego';
 import { openStorage, type Storage } from '@sealpod/storage';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { appraise } from './appraisal/appraise.ts';
 import {
   type AttestationService,
   createAttestationService,
@@ -14,6 +16,7 @@ import {
   type EvidenceToEvaluate,
 } from './index.ts';
 import { type MainConfig, readMainConfig } from './main-config.ts';
+import { Snapshots } from './snapshot.ts';
 import { ccaEvidence, TestPlatform } from './verifiers/cca/testing/mint.ts';
 import { imageHeader, imageTags, pem, revocationList, TestIbm, TestUltravisor } from './verifiers/se/testing/mint.ts';
 
@@ -121,6 +124,54 @@ describe('the service', () => {
     expect(ids).toEqual(expect.arrayContaining(['default_cpu', 'default_dcu']));
     await expect(evaluate({ tee: 'csv', evidence: {} })).rejects.toMatchObject({ code: 'EV_FORMAT' });
     await expect(evaluate({ tee: 'hygondcu', evidence: {} })).rejects.toMatchObject({ code: 'EV_FORMAT' });
+  });
+});
+
+describe('default policies', () => {
+  const vector = async (teeClass: string, evidence: JsonObject): Promise<JsonObject> => {
+    const rego = createRegoEngine();
+    try {
+      const snapshot = await new Snapshots(storage).current();
+      const now = new Date('2026-06-01T00:00:00Z');
+      const { appraisal } = await appraise(rego, snapshot, { policyId: 'default', teeClass, evidence, now });
+      const { executables, hardware, configuration } = appraisal['ear.trustworthiness-vector'];
+      return { executables: executables ?? null, hardware: hardware ?? null, configuration: configuration ?? null };
+    } finally {
+      await rego.close();
+    }
+  };
+  const policy = { nodbg: 1, es: 1 };
+  const report = { version: '2', measure: 'aa', build: 7, policy };
+
+  it('affirm a Hygon guest whose launch digest and firmware are known, and cannot be debugged', async () => {
+    const unknown = await vector('cpu', { csv: report });
+    expect(unknown).toEqual({ executables: 33, hardware: 97, configuration: 2 });
+    await service.setReferenceValue('csv_measure', ['aa']);
+    await service.setReferenceValue('csv_build', [7]);
+    expect(await vector('cpu', { csv: report })).toEqual({ executables: 3, hardware: 2, configuration: 2 });
+    expect(await vector('cpu', { csv: { ...report, build: 6 } })).toMatchObject({ hardware: 97 });
+    expect(await vector('cpu', { csv: { ...report, measure: 'ab' } })).toMatchObject({ executables: 33 });
+    for (const open of [{ nodbg: 0 }, { es: 0 }])
+      expect(await vector('cpu', { csv: { ...report, policy: { ...policy, ...open } } })).toMatchObject({
+        configuration: 36,
+      });
+  });
+
+  it('affirm an accelerator whose measurement is known', async () => {
+    const evidence = { hygondcu: { body: { measure: 'bb' } } };
+    expect(await vector('dcu', evidence)).toEqual({ executables: 33, hardware: 2, configuration: 2 });
+    await service.setReferenceValue('dcu_measure', ['bb']);
+    expect(await vector('dcu', evidence)).toEqual({ executables: 3, hardware: 2, configuration: 2 });
+  });
+
+  it('affirm a realm that a Veraison service approved, and no platform in debug', async () => {
+    const realm = { 'cca-realm-initial-measurement': 'unknown' };
+    const appraised = (executables: number, platform_lifecycle = 'secured'): JsonObject => ({
+      cca: { realm, sealpod: { appraised_by: 'service', realm_trust_vector: { executables }, platform_lifecycle } },
+    });
+    expect(await vector('cpu', appraised(2))).toEqual({ executables: 3, hardware: 2, configuration: 2 });
+    expect(await vector('cpu', appraised(99))).toMatchObject({ executables: 33 });
+    expect(await vector('cpu', appraised(2, 'non-cca-platform-rot-debug'))).toMatchObject({ configuration: 36 });
   });
 });
 

@@ -1,10 +1,16 @@
 import { readFileSync } from 'node:fs';
 import {
   type CcaConfig,
+  type DpuConfig,
   type HygonConfig,
+  type NitroConfig,
+  type NvidiaConfig,
   type ReferenceValuesConfig,
   readCcaConfig,
+  readDpuConfig,
   readHygonConfig,
+  readNitroConfig,
+  readNvidiaConfig,
   readReferenceValuesConfig,
   readSeConfig,
   readSnpConfig,
@@ -63,7 +69,13 @@ export type AttestationServiceConfig =
       readonly hygondcu?: HygonConfig;
       /** Enables TEE `se`. */
       readonly se?: SeConfig;
-      /** Enables TEE `sample`, which proves nothing; for tests of the protocol. */
+      /** Enables TEE `nvidia`: GPUs and switches. */
+      readonly nvidia?: NvidiaConfig;
+      /** Enables TEE `nvidia-dpu`. */
+      readonly nvidiaDpu?: DpuConfig;
+      /** Enables TEE `aws-nitro`. */
+      readonly nitro?: NitroConfig;
+      /** Enables TEEs `sample` and `sampledevice`, which prove nothing; for tests of the protocol. */
       readonly sample: boolean;
       readonly token: TokenConfig;
       /** Whose reference values are believed, and how many administrators must approve. */
@@ -153,6 +165,9 @@ export function readAttestationService(service: ConfigReader): AttestationServic
     const csv = service.optionalJson('csv');
     const hygondcu = service.optionalJson('hygondcu');
     const se = service.optionalJson('se');
+    const nvidia = service.optionalJson('nvidia');
+    const nvidiaDpu = service.optionalJson('nvidiaDpu');
+    const nitro = service.optionalJson('nitro');
     const at = (path: string): string => service.resolve(path);
     config = {
       ...base,
@@ -168,6 +183,9 @@ export function readAttestationService(service: ConfigReader): AttestationServic
         ? {}
         : { referenceValues: readReferenceValuesConfig(referenceValues, at, readText) }),
       ...(se === undefined ? {} : { se: readSeConfig(se, at) }),
+      ...(nvidia === undefined ? {} : { nvidia: readNvidiaConfig(nvidia, at) }),
+      ...(nvidiaDpu === undefined ? {} : { nvidiaDpu: readDpuConfig(nvidiaDpu, at) }),
+      ...(nitro === undefined ? {} : { nitro: readNitroConfig(nitro) }),
     };
   }
   service.end();

@@ -1,5 +1,5 @@
 import { SealpodError } from '@sealpod/protocol/errors';
-import { booleanMember, type JsonObject, optionalMember } from '@sealpod/protocol/json';
+import { booleanMember, integerMember, type JsonObject, optionalMember, stringMember } from '@sealpod/protocol/json';
 
 const code = 'USAGE';
 
@@ -14,6 +14,20 @@ export function refuseUnknownMembers(object: JsonObject, known: readonly string[
 export function optionalFlag<Name extends string>(object: JsonObject, name: Name): { [Key in Name]?: boolean } {
   if (optionalMember(object, name) === undefined) return {};
   return { [name]: booleanMember(object, name, code) } as { [Key in Name]?: boolean };
+}
+
+/** `{[name]: text}` where the member is there. @throws SealpodError USAGE */
+export function optionalText<Name extends string>(object: JsonObject, name: Name): { [Key in Name]?: string } {
+  if (optionalMember(object, name) === undefined) return {};
+  return { [name]: stringMember(object, name, code) } as { [Key in Name]?: string };
+}
+
+/** `{[name]: number}` where the member is there: a positive integer. @throws SealpodError USAGE */
+export function optionalCount<Name extends string>(object: JsonObject, name: Name): { [Key in Name]?: number } {
+  if (optionalMember(object, name) === undefined) return {};
+  const value = integerMember(object, name, code);
+  if (value < 1) throw new SealpodError(code, `${name} must be positive`, { actual: `${value}` });
+  return { [name]: value } as { [Key in Name]?: number };
 }
 
 /** An absolute URL of http or https. @throws SealpodError USAGE */

@@ -69,8 +69,13 @@ export function isCurrent({ thisUpdate, nextUpdate }: RevocationList, now: Date)
 }
 
 /** Whether a list revokes a certificate; only certificates of the list's issuer are in it. */
-export function revokes({ issuer, revoked }: RevocationList, { x509 }: Certificate): boolean {
-  return revoked.has(serial(x509.serialNumber)) && x509.checkIssued(issuer.x509);
+export function revokes(list: RevocationList, certificate: Certificate): boolean {
+  return isListed(list, certificate) && certificate.x509.checkIssued(list.issuer.x509);
+}
+
+/** Whether a certificate is in a list; only meaningful for certificates of the list's issuer, which the caller has seen to. */
+export function isListed({ revoked }: Pick<RevocationList, 'revoked'>, { x509 }: Certificate): boolean {
+  return revoked.has(serial(x509.serialNumber));
 }
 
 function parse(der: Uint8Array): CertificateList {

@@ -340,3 +340,23 @@ container_images := {"container_images": images} if count(images) > 0
 default container_uids := {}
 
 container_uids := {"container_uids": uids} if count(uids) > 0
+
+##### aws-nitro
+
+executables := 3 if {
+	input["aws-nitro"]
+	input["aws-nitro"].pcr0 in query_reference_value("nitro_pcr0")
+	input["aws-nitro"].pcr2 in query_reference_value("nitro_pcr2")
+}
+
+hardware := 2 if input["aws-nitro"].debug == false
+
+configuration := 2 if {
+	input["aws-nitro"].debug == false
+	input["aws-nitro"].pcr1 in query_reference_value("nitro_pcr1")
+	nitro_initdata
+}
+
+nitro_initdata if not input.init_data
+
+nitro_initdata if input.init_data in query_reference_value("nitro_init_data")

@@ -39,7 +39,8 @@ export interface CcaRealm {
   /** The bytes of the claim, whose digest the platform token has for its challenge. */
   readonly publicKeyBytes: Buffer;
   readonly publicKeyHashAlgorithm: string;
-  readonly memoryEncryptionPolicy?: 'private' | 'shared';
+  /** A name, or in tokens of earlier drafts a number. */
+  readonly memoryEncryptionPolicy?: 'private' | 'shared' | number;
   readonly instanceId?: Buffer;
 }
 
@@ -85,14 +86,22 @@ function isRealmProfile(profile: string): profile is keyof typeof realmProfiles 
 }
 
 function readNewClaims(claims: ClaimSet): Pick<CcaRealm, 'memoryEncryptionPolicy' | 'instanceId'> {
-  const memoryEncryptionPolicy = claims.text(label.memoryEncryptionPolicy, 'realm memory encryption policy');
-  if (memoryEncryptionPolicy !== 'private' && memoryEncryptionPolicy !== 'shared') {
-    throw new SealpodError('EV_FORMAT', 'the realm memory encryption policy is unknown', {
-      expected: 'private or shared',
-      actual: memoryEncryptionPolicy.slice(0, 100),
-    });
-  }
-  return { memoryEncryptionPolicy, instanceId: claims.bytes(label.instanceId, 'realm instance id', 33) };
+  return {
+    memoryEncryptionPolicy: readMemoryEncryptionPolicy(claims),
+    instanceId: claims.bytes(label.instanceId, 'realm instance id', 33),
+  };
+}
+
+function readMemoryEncryptionPolicy(claims: ClaimSet): 'private' | 'shared' | number {
+  const what = 'realm memory encryption policy';
+  if (typeof claims.value(label.memoryEncryptionPolicy) === 'number')
+    return claims.integer(label.memoryEncryptionPolicy, what);
+  const policy = claims.text(label.memoryEncryptionPolicy, what);
+  if (policy === 'private' || policy === 'shared') return policy;
+  throw new SealpodError('EV_FORMAT', `the ${what} is unknown`, {
+    expected: 'private or shared',
+    actual: policy.slice(0, 100),
+  });
 }
 
 /** The point of the key, uncompressed (SEC 1 section 2.3.3), on P-384. */

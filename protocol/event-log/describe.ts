@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { type JsonObject, type JsonValue, parseJson } from '../json/index.ts';
-import { digestBytes, hashName } from '../tpm/index.ts';
 import { aaelTag, parseAael } from './aael.ts';
+import { bankOf } from './bank.ts';
 import { devicePathTexts } from './device-path.ts';
 import { parseUefiVariable } from './event-data.ts';
 import { EventType, eventTypeName } from './event-types.ts';
@@ -27,14 +27,12 @@ export function describeEvent({ register, type, digests, data }: LogEvent): Json
 }
 
 function algorithmName(algorithm: number): string {
-  return hashName(algorithm)?.toUpperCase().replace('SHA', 'SHA-') ?? `0x${algorithm.toString(16).padStart(4, '0')}`;
+  return bankOf(algorithm)?.hash.toUpperCase().replace('SHA', 'SHA-') ?? `0x${algorithm.toString(16).padStart(4, '0')}`;
 }
 
 function matches({ algorithm, digest }: EventDigest, data: Buffer): boolean {
-  const hash = hashName(algorithm);
-  return (
-    hash !== undefined && digestBytes[hash] === digest.length && createHash(hash).update(data).digest().equals(digest)
-  );
+  const bank = bankOf(algorithm);
+  return bank?.bytes === digest.length && createHash(bank.hash).update(data).digest().equals(digest);
 }
 
 const plainText = new Set<number>([

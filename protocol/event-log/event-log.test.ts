@@ -194,3 +194,27 @@ describe.each(['CCEL_data', 'CCEL_data_ovmf', 'CCEL_data_grub', 'CCEL_AAEL_aliba
     expect(told).toBe(readFileSync(`${folder}/${name}_out.json`, 'utf8').trimEnd());
   });
 });
+
+describe('events in SM3', () => {
+  it('are told as upstream tells them (two events of its log of a Hygon machine)', () => {
+    const told = (type: number, register: number, digest: string, event: string) => {
+      const digests = [{ algorithm: Algorithm.sm3, digest: Buffer.from(digest, 'hex') }];
+      return describeEvent({ position: 0, register, type, digests, data: Buffer.from(event, 'base64') });
+    };
+    const separator = 'afcc870fa20c507995499794371e8c25e3a7310fa72200c109379973ae236845';
+    expect(told(EventType.EV_SEPARATOR, 1, separator, 'AAAAAA==')).toEqual({
+      details: {},
+      digest_matches_event: true,
+      digests: [{ alg: 'SM3', digest: separator }],
+      event: 'AAAAAA==',
+      index: 1,
+      type_name: 'EV_SEPARATOR',
+    });
+    const action = '0c45a5c3c304d73f1a9d73d4fe03190cf1861e89ba5b958752aba51c6fb5fc5a';
+    const text = 'Calling EFI Application from Boot Option';
+    expect(told(EventType.EV_EFI_ACTION, 2, action, Buffer.from(text).toString('base64'))).toMatchObject({
+      details: { string: text },
+      digest_matches_event: true,
+    });
+  });
+});

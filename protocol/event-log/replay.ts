@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { SealpodError } from '../errors.ts';
-import { Algorithm, digestBytes, hashName } from '../tpm/index.ts';
+import { bankOf } from './bank.ts';
 import { EventType } from './event-types.ts';
 import type { LogEvent } from './parse.ts';
 
@@ -33,13 +33,6 @@ export function replay(events: readonly LogEvent[], algorithm: number): Map<numb
     registers.set(event.register, createHash(hash).update(before).update(digest).digest());
   }
   return registers;
-}
-
-/** Banks of TPMs, and SM3, whose registers only other machines have. */
-function bankOf(algorithm: number): { readonly hash: string; readonly bytes: number } | undefined {
-  if (algorithm === Algorithm.sm3) return { hash: 'sm3', bytes: 32 };
-  const hash = hashName(algorithm);
-  return hash && { hash, bytes: digestBytes[hash] };
 }
 
 function startupLocality(events: readonly LogEvent[]): number {

@@ -67,16 +67,16 @@ export function parseCsvEvidence(evidence: JsonValue): CsvEvidence {
 }
 
 /**
- * Text of a serial number without the zeros after it. It becomes part of a path and of a URL, so that nothing but letters
- * and digits may stand in it.
+ * Text of a serial number without the zeros after it. It becomes part of a path and of a URL, so that nothing but letters,
+ * digits, `-` and `_` may stand in it.
  *
  * @throws SealpodError EV_FORMAT
  */
 export function hygonSerialNumber(bytes: Buffer): string {
   const text = bytes.toString('latin1').replace(/\0+$/, '');
-  if (!/^[0-9A-Za-z]{1,64}$/.test(text)) {
+  if (!/^[0-9A-Za-z_-]{1,64}$/.test(text)) {
     throw new SealpodError(code, 'the serial number of the chip is malformed', {
-      expected: 'letters and digits, then zeros',
+      expected: 'letters, digits, `-` and `_`, then zeros',
       actual: bytes.toString('hex').slice(0, 128),
     });
   }

@@ -2,6 +2,7 @@
  * Names of TEEs on the wire (kbs-types), and the class each is appraised under in an EAR.
  */
 const classes = {
+  'aws-nitro': 'cpu',
   'az-snp-vtpm': 'cpu',
   'az-tdx-vtpm': 'cpu',
   cca: 'cpu',

@@ -1,6 +1,7 @@
 import { SealpodError } from '../errors.ts';
 import {
   asJsonObject,
+  asJsonOctets,
   asJsonText,
   integerMember,
   type JsonObject,
@@ -136,14 +137,6 @@ function optionalInteger(object: JsonObject, name: string, largest: number): num
   return (optionalMember(object, name) ?? null) === null ? 0 : integer(object, name, largest);
 }
 
-function byteArray(object: JsonObject, name: string, largest: number, length?: number): Buffer {
-  const value = optionalMember(object, name);
-  if (!Array.isArray(value) || value.length > largest || (length !== undefined && value.length !== length)) {
-    throw new SealpodError(code, `${name} must be an array of ${length ?? `at most ${largest}`} bytes`, {
-      actual: Array.isArray(value) ? `${value.length} items` : typeof value,
-    });
-  }
-  if (!value.every((byte: JsonValue) => typeof byte === 'number' && Number.isInteger(byte) && byte >= 0 && byte <= 255))
-    throw new SealpodError(code, `${name} has an item that is no byte`);
-  return Buffer.from(value as readonly number[]);
+function byteArray(object: JsonObject, name: string, most: number, least = 0): Buffer {
+  return asJsonOctets(optionalMember(object, name), name, { least, most, code });
 }

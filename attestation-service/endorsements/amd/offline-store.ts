@@ -1,6 +1,5 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { SealpodError } from '@sealpod/protocol/errors';
+import { readOptionalFile } from '../optional-file.ts';
 import { type AmdEndorsementSource, chipName, tcbDigits } from './source.ts';
 
 const maxBytes = 1024 * 1024;
@@ -20,23 +19,11 @@ export function offlineStore(folder: string): AmdEndorsementSource {
       const names = new Set([chipId.toString('hex'), chipName(generation, chipId)]);
       for (const name of names)
         for (const file of [versions, 'vcek.der']) {
-          const found = await readOptional(join(folder, 'vcek', name, file));
+          const found = await readOptionalFile(join(folder, 'vcek', name, file), maxBytes);
           if (found !== undefined) return found;
         }
       return undefined;
     },
-    revocationList: (generation) => readOptional(join(folder, 'crl', `${generation}.crl`)),
+    revocationList: (generation) => readOptionalFile(join(folder, 'crl', `${generation}.crl`), maxBytes),
   };
-}
-
-async function readOptional(path: string): Promise<Buffer | undefined> {
-  try {
-    const bytes = await readFile(path);
-    if (bytes.length > maxBytes) throw new RangeError(`larger than ${maxBytes} bytes`);
-    return bytes;
-  } catch (cause) {
-    if (cause instanceof Error && 'code' in cause && (cause.code === 'ENOENT' || cause.code === 'ENOTDIR'))
-      return undefined;
-    throw new SealpodError('EV_COLLATERAL_UNAVAILABLE', `${path} cannot be read`, { cause });
-  }
 }

@@ -1,8 +1,7 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { SealpodError } from '@sealpod/protocol/errors';
 import type { Storage } from '@sealpod/storage';
 import { type CollateralHttpOptions, getCollateral } from '../http-client.ts';
+import { readOptionalFile } from '../optional-file.ts';
 import { storedAnswers } from '../stored-answers.ts';
 
 /**
@@ -14,7 +13,7 @@ import { storedAnswers } from '../stored-answers.ts';
 export interface HygonEndorsementSource {
   /** For explanations. */
   readonly name: string;
-  /** @param serialNumber letters and digits */
+  /** @param serialNumber letters, digits, `-` and `_` */
   chipChain(serialNumber: string): Promise<Buffer | undefined>;
 }
 
@@ -41,7 +40,7 @@ export function hygonFolder(folder: string): HygonEndorsementSource {
     name: `folder ${folder}`,
     async chipChain(serialNumber) {
       for (const path of [`hsk_cek/${serialNumber}/hsk_cek.cert`, `${serialNumber}_hsk_cek.cert`]) {
-        const found = await readOptional(join(folder, path));
+        const found = await readOptionalFile(join(folder, path), maxBytes);
         if (found !== undefined) return found;
       }
       return undefined;
@@ -60,16 +59,4 @@ export function cachedHygonSource(
     name: source.name,
     chipChain: (serialNumber) => ask(serialNumber, lifetimeMs, () => source.chipChain(serialNumber)),
   };
-}
-
-async function readOptional(path: string): Promise<Buffer | undefined> {
-  try {
-    const bytes = await readFile(path);
-    if (bytes.length > maxBytes) throw new RangeError(`larger than ${maxBytes} bytes`);
-    return bytes;
-  } catch (cause) {
-    if (cause instanceof Error && 'code' in cause && (cause.code === 'ENOENT' || cause.code === 'ENOTDIR'))
-      return undefined;
-    throw new SealpodError('EV_COLLATERAL_UNAVAILABLE', `${path} cannot be read`, { cause });
-  }
 }

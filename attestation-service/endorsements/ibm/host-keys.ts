@@ -2,7 +2,7 @@ import { createHash, type KeyObject } from 'node:crypto';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Certificate } from '../certificate.ts';
 import { type EnrolledRoot, findPath } from '../certificate-path.ts';
-import { isCurrent, type RevocationList, readRevocationList } from '../revocation-list.ts';
+import { isCurrent, isListed, type RevocationList, readRevocationList } from '../revocation-list.ts';
 
 /** What host key documents are verified with. */
 export interface HostKeyTrust {
@@ -39,8 +39,7 @@ export function verifyHostKeyDocument(document: Certificate, trust: HostKeyTrust
       actual: `${trust.revocationLists.length} lists, none of them its and current`,
     });
   }
-  const serial = document.x509.serialNumber.toUpperCase().replace(/^0+(?=.)/, '');
-  if (lists.some(({ revoked }) => revoked.has(serial)))
+  if (lists.some((list) => isListed(list, document)))
     throw new SealpodError('EV_CERT_REVOKED', 'a host key document has been revoked', { actual: nameOf(document) });
   return { key: document.x509.publicKey, hash: hostKeyHash(document.x509.publicKey) };
 }
@@ -83,7 +82,8 @@ function attributes(name: string): [string, string][] {
 }
 
 function isSigningKey({ x509 }: Certificate): boolean {
-  const subject = attributes(x509.subject);
+  // Node gives no subject at all where the name is empty.
+  const subject = attributes((x509.subject as string | undefined) ?? '');
   return (
     subject.length === signerNames.length &&
     signerNames.every(([name, pattern]) =>
@@ -133,10 +133,7 @@ function checkSigningKey(
   for (const [index, member] of result.path.entries()) {
     const issuer = result.path[index + 1];
     if (issuer === undefined) continue;
-    const revoking = listsOf(issuer, revocationLists).find(({ revoked }) =>
-      revoked.has(member.x509.serialNumber.toUpperCase().replace(/^0+(?=.)/, '')),
-    );
-    if (revoking !== undefined)
+    if (listsOf(issuer, revocationLists).some((list) => isListed(list, member)))
       throw new SealpodError('EV_CERT_REVOKED', 'the signing key of host key documents has been revoked', {
         actual: nameOf(member),
       });

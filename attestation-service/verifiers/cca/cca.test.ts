@@ -303,6 +303,35 @@ describe('stores in files', () => {
     expect(await refusals(evidence, verifier)).toEqual(['stores of platforms: EV_COLLATERAL_UNAVAILABLE']);
   });
 
+  it('may leave type and version of a component open, as upstream’s tool writes them', async () => {
+    const [reference] = platform.stores().platforms;
+    const known = {
+      'implementation-id': platform.implementationId.toString('hex'),
+      'platform-configuration': platform.configuration.toString('hex'),
+      'sw-components': reference?.components.map(({ measurement, signer }) => ({
+        'measurement-value': measurement.toString('hex'),
+        'signer-id': signer.toString('hex'),
+        'component-type': null,
+        version: null,
+      })),
+    };
+    const realm = {
+      'initial-measurement': platform.initialMeasurement.toString('hex'),
+      'extensible-measurements': null,
+    };
+    const stores = fileStores(
+      write('open-ta.json', JSON.stringify([anchor])),
+      write('open-rv.json', JSON.stringify({ platform: [known], realm: [realm] })),
+    );
+    const numbered = mint({ profile: '2024', realm: (claims) => void claims.set(44243, 1) });
+    const { verdict, claims } = await verified(
+      ccaEvidence(numbered),
+      ccaVerifier({ allowNonCcaDebug: false }, { stores }),
+    );
+    expect(failures(verdict)).toEqual([]);
+    expect(claims['sealpod']).toMatchObject({ realm_appraisal: 'approved-boot', realm_memory_encryption_policy: 1 });
+  });
+
   it('are refused with an instance twice, a private key, another type or no JSON', () => {
     expect(codeOf(JSON.stringify([anchor]))).toBe('none');
     expect(codeOf(JSON.stringify([anchor, anchor]))).toBe('EV_COLLATERAL_UNAVAILABLE');

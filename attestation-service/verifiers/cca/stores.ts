@@ -169,8 +169,9 @@ function hexMember(object: JsonObject, name: string): Buffer {
 }
 
 function readComponent(component: JsonObject): ComponentReference {
+  // Upstream's tool writes members that it does not know as null.
   const text = (name: string): string | undefined =>
-    optionalMember(component, name) === undefined ? undefined : stringMember(component, name, code);
+    (optionalMember(component, name) ?? null) === null ? undefined : stringMember(component, name, code);
   const [type, version] = [text('component-type'), text('version')];
   return {
     measurement: hexMember(component, 'measurement-value'),

@@ -13,10 +13,10 @@ import { Algorithm } from '@sealpod/protocol/tpm';
 import type { Verdict } from '@sealpod/protocol/verdict';
 import type { HygonEndorsementSource } from '../../endorsements/hygon/sources.ts';
 import { allOf, check } from '../check.ts';
+import { checkUnboundInitdata } from '../unbound-initdata.ts';
 import type { Expectations, Verifier } from '../verifier.ts';
 import { checkChipChain, checkIssued, fetchChipChain, missingChain } from './chain.ts';
 import { csvClaims } from './claims.ts';
-import { checkUnboundInitdata } from './initdata.ts';
 import { verifySm2 } from './sm2.ts';
 
 /** The verifier of TEE `csv`. `sources` are asked in their order for what the evidence does not bring. */
@@ -45,7 +45,10 @@ export function csvVerifier(root: HygonCertificate, sources: readonly HygonEndor
         checkUnboundInitdata(expectations.initDataDigest),
       ]);
       const source = 'problem' in certificates ? null : certificates.source;
-      return { verdict, claims: csvClaims(evidence, source, log?.events.map(describeEvent)) };
+      return {
+        verdict,
+        claims: csvClaims(evidence, source, log?.events.filter(({ register }) => register > 0).map(describeEvent)),
+      };
     },
   };
 }
@@ -80,16 +83,19 @@ function checkReport({ report, pek }: CsvEvidence, { reportData }: Expectations)
   ];
 }
 
-/** The log replays to registers 1 to 4, and to no other: register 0 is the launch digest, which no event extends. */
+/**
+ * The log replays to registers 1 to 4. Register 0 is the launch digest, which is measured before any event, so that events of
+ * it are told by nobody: they are no part of the claims.
+ */
 function checkLog({ events }: EventLog, { extension }: CsvReport): Verdict {
   const name = 'event log replay';
   try {
     const replayed = replay(events, Algorithm.sm3);
-    const stray = [...replayed.keys()].find((register) => register < 1 || register > 4);
+    const stray = [...replayed.keys()].find((register) => register > 4);
     const zeros = Buffer.alloc(32);
     return allOf(name, [
       check('registers', stray === undefined, 'EV_EVENTLOG_REPLAY', {
-        expected: '1 to 4',
+        expected: '0 to 4',
         actual: `${stray}`,
       }),
       ...[1, 2, 3, 4].map((register) => {

@@ -9,10 +9,10 @@ import { regularise } from '@sealpod/protocol/rcar';
 import type { Verdict } from '@sealpod/protocol/verdict';
 import type { HygonEndorsementSource } from '../../endorsements/hygon/sources.ts';
 import { allOf, check } from '../check.ts';
+import { checkUnboundInitdata } from '../unbound-initdata.ts';
 import type { Expectations, Verifier } from '../verifier.ts';
 import { checkChipChain, fetchChipChain, missingChain } from './chain.ts';
 import { dcuClaims } from './claims.ts';
-import { checkUnboundInitdata } from './initdata.ts';
 import { verifySm2 } from './sm2.ts';
 
 /** The verifier of TEE `hygondcu`: accelerators, each a submodule of class `dcu`. */

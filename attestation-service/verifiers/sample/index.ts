@@ -14,7 +14,7 @@ export function sampleVerifier(): Verifier {
       const reported = stringMember(root, 'report_data', 'EV_FORMAT');
       const bytes = decodeBase64(reported, { what: 'report_data', maxBytes: 1024, code: 'EV_FORMAT' });
       return {
-        verdict: allOf('sample evidence', [
+        verdict: allOf('sample evidence, which proves nothing', [
           check('report data', reportData === undefined || bytes.equals(reportData), 'EV_BINDING_MISMATCH', {
             expected: reportData?.toString('hex') ?? '',
             actual: bytes.toString('hex'),

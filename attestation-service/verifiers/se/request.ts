@@ -33,31 +33,13 @@ export function newRequestSecrets(): RequestSecrets {
   return { measurementKey: randomBytes(64), nonce: randomBytes(16) };
 }
 
-/** Values that are random, unless a test gives them. */
-interface RequestRandomness {
-  readonly privateKey: KeyObject;
-  readonly publicKey: KeyObject;
-  readonly protectionKey: Buffer;
-  readonly initializationVector: Buffer;
-}
-
-function newRandomness(): RequestRandomness {
-  return {
-    ...generateKeyPairSync('ec', { namedCurve: 'P-521' }),
-    protectionKey: randomBytes(32),
-    initializationVector: randomBytes(12),
-  };
-}
-
 /**
  * Builds an attestation request control block (s390-tools: rust/pv, `AttestationRequest`; integers are big-endian): header,
  * flags and algorithm, the key of this request, a slot for each host key, and the secrets, encrypted with AES-256-GCM.
  */
-export function buildRequest(
-  secrets: RequestSecrets,
-  hostKeys: readonly HostKey[],
-  { privateKey, publicKey, protectionKey, initializationVector }: RequestRandomness = newRandomness(),
-): Buffer {
+export function buildRequest(secrets: RequestSecrets, hostKeys: readonly HostKey[]): Buffer {
+  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-521' });
+  const [protectionKey, initializationVector] = [randomBytes(32), randomBytes(12)];
   const header = Buffer.alloc(headerBytes);
   const confidential = Buffer.concat([secrets.measurementKey, secrets.nonce]);
   const authenticated = headerBytes + 16 + 160 + hostKeys.length * slotBytes;

@@ -18,6 +18,8 @@ export interface SeTrust extends HostKeyTrust {
 }
 
 const largestImage = 512 * 1024 * 1024;
+/** A request has a slot for each, and one byte for their number. */
+const mostHostKeys = 255;
 
 /** Reads what a configuration names. @throws SealpodError USAGE naming the file */
 export function readSeTrust(config: SeConfig): SeTrust {
@@ -26,8 +28,12 @@ export function readSeTrust(config: SeConfig): SeTrust {
   ]);
   if (root === undefined) throw new SealpodError('USAGE', 'se.rootFile holds no root');
   const hostKeyDocuments = files(config.hostKeyDocuments).map(readHostKeyDocument);
-  if (hostKeyDocuments.length === 0)
-    throw new SealpodError('USAGE', 'there is no host key document', { actual: config.hostKeyDocuments });
+  if (hostKeyDocuments.length === 0 || hostKeyDocuments.length > mostHostKeys) {
+    throw new SealpodError('USAGE', 'wrong number of host key documents', {
+      expected: `1 to ${mostHostKeys}`,
+      actual: `${hostKeyDocuments.length} in ${config.hostKeyDocuments}`,
+    });
+  }
   return {
     root,
     hostKeyDocuments,

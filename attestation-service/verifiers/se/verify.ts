@@ -4,6 +4,7 @@ import { parseSeRequest, type SeAttestationRequest, type SeAttestationResponse }
 import type { Verdict } from '@sealpod/protocol/verdict';
 import type { HostKey } from '../../endorsements/ibm/host-keys.ts';
 import { allOf, check } from '../check.ts';
+import { checkUnboundInitdata } from '../unbound-initdata.ts';
 import type { Expectations } from '../verifier.ts';
 import { additionalBytes, type RequestSecrets } from './request.ts';
 import type { SecretSeal } from './seal.ts';
@@ -47,11 +48,7 @@ export function verifySeEvidence(
     ...(secrets === undefined ? [] : [checkMeasurement(evidence, secrets)]),
     checkHostKey(evidence, hostKeys),
     checkUserData(evidence, expectations.reportData),
-    check('initdata', expectations.initDataDigest === undefined, 'INITDATA_DIGEST', {
-      expected: 'none: nothing in evidence of this TEE binds it',
-      actual: expectations.initDataDigest?.toString('hex') ?? '',
-      source: 'initdata',
-    }),
+    checkUnboundInitdata(expectations.initDataDigest),
   ]);
 }
 

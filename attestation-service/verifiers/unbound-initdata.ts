@@ -1,5 +1,5 @@
 import type { Verdict } from '@sealpod/protocol/verdict';
-import { check } from '../check.ts';
+import { check } from './check.ts';
 
 /**
  * This TEE has no field that binds initdata. Where a guest sends some all the same, it must not pass for verified, as it does
