@@ -28,7 +28,13 @@ export interface TokenConfig {
   readonly issuer?: string;
   readonly developer?: string;
   readonly build?: string;
+  /** `aud`; absent by default. */
+  readonly audience?: string;
   readonly lifetimeSeconds?: number;
+  /** Whether tokens carry additional evidence. */
+  readonly verbose?: boolean;
+  /** A token key signs for so long; absent: until it is rotated by hand. */
+  readonly rotateKeyAfterSeconds?: number;
 }
 
 /** Where evidence is verified: in this process, or by a service behind `attestation.proto`. */
@@ -87,11 +93,23 @@ function readTpm(tpm: ConfigReader): TpmConfig {
 
 function readToken(token: ConfigReader | undefined): TokenConfig {
   if (token === undefined) return {};
-  const [issuer, developer, build] = ['issuer', 'developer', 'build'].map((name) => token.optionalText(name));
+  const [issuer, developer, build, audience] = ['issuer', 'developer', 'build', 'audience'].map((name) =>
+    token.optionalText(name),
+  );
   const lifetimeSeconds = token.integer('lifetimeSeconds', { default: 300, minimum: 1, maximum: 3600 });
+  const verbose = token.flag('verbose', true);
+  // Zero: the key signs until it is rotated by hand.
+  const rotateKeyAfterSeconds = token.integer('rotateKeyAfterSeconds', {
+    default: 0,
+    minimum: 0,
+    maximum: 315_360_000,
+  });
   token.end();
   return {
     lifetimeSeconds,
+    verbose,
+    ...(rotateKeyAfterSeconds === 0 ? {} : { rotateKeyAfterSeconds }),
+    ...(audience === undefined ? {} : { audience }),
     ...(issuer === undefined ? {} : { issuer }),
     ...(developer === undefined ? {} : { developer }),
     ...(build === undefined ? {} : { build }),

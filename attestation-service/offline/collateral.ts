@@ -23,6 +23,15 @@ const conventions: readonly ((folder: string | undefined) => AttestationServiceC
     const sources = folder === undefined ? [] : [{ type: 'offline' as const, folder: join(folder, 'csv') }];
     return { csv: { sources }, hygondcu: { sources } };
   },
+  // Reference manifests of NVIDIA: nvidia/.
+  (folder) => ({
+    nvidia: {
+      verifier: 'local',
+      manifests: folder === undefined ? [] : [{ type: 'folder' as const, folder: join(folder, 'nvidia') }],
+    },
+  }),
+  // The root of AWS comes with the service.
+  () => ({ nitro: {} }),
   // Upstream's stores: cca/tastore.json and cca/rvstore.json.
   (folder) => {
     const [trustAnchorFile, referenceValueFile] = ['tastore.json', 'rvstore.json'].map((name) =>

@@ -53,6 +53,9 @@ describe('evidence in a file', () => {
     ['tdx', quote(5, 0x81)],
     ['sgx', quote(3, 0)],
     ['cca', Buffer.from('d9018fa0', 'hex')],
+    ['aws-nitro', json({ document: '' })],
+    ['aws-nitro', Buffer.from('8444a1013822', 'hex')],
+    ['aws-nitro', Buffer.from('d28444a1013822', 'hex')],
   ])('of %s is recognised', (tee, bytes) => {
     expect(readEvidenceFile(bytes).tee).toBe(tee);
   });

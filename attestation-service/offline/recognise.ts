@@ -34,6 +34,7 @@ const shapes: readonly (readonly [TeeName, ...members: string[]])[] = [
   ['hygondcu', 'attestation_reports'],
   ['se', 'encr_measurement_key', 'cuid'],
   ['cca', 'token'],
+  ['aws-nitro', 'document'],
   ['sample', 'svn', 'report_data'],
 ];
 
@@ -43,7 +44,7 @@ const intelQuotingEnclave = Buffer.from('939a7233f79c4ca9940a0db3957f0607', 'hex
 /**
  * Reads a file of evidence: the JSON that attesters send, with or without a request around it
  * (`{"tee", "evidence", "runtime_data"?, "init_data"?}`, the evidence as JSON or base64url of it), or the bare bytes of an SNP
- * report, an SGX or TDX quote or a CCA token.
+ * report, an SGX or TDX quote, a CCA token or a Nitro document.
  *
  * @param tee what it is, where that is known; else it is recognised
  * @throws SealpodError USAGE where it cannot be recognised, EV_FORMAT where it is no JSON, REQUEST_TOO_LARGE
@@ -121,6 +122,10 @@ function readBinary(bytes: Buffer, tee: string | undefined): EvidenceInFile {
   const isToken = bytes[0] === 0xd9 && [399, 907].includes(bytes.readUInt16BE(1));
   if ((tee === undefined && bytes.length > 3 && isToken) || tee === 'cca')
     return { tee: 'cca', evidence: { token: [...bytes] } };
+  // COSE_Sign1: four parts, tagged or not.
+  const isDocument = bytes[0] === 0x84 || (bytes[0] === 0xd2 && bytes[1] === 0x84);
+  if ((tee === undefined && isDocument) || tee === 'aws-nitro')
+    return { tee: 'aws-nitro', evidence: { document: bytes.toString('base64') } };
   if (tee !== undefined && isTee(tee)) throw new SealpodError('EV_FORMAT', `${tee} evidence is a JSON document`);
   throw unrecognised(`${bytes.length} bytes that are no JSON`);
 }

@@ -3,7 +3,7 @@ import type { JsonObject, JsonValue } from '@sealpod/protocol/json';
 import { vectorPath } from '@sealpod/protocol/testing/vectors';
 import { createRegoEngine } from '@sealpod/rego';
 import { afterAll, describe, expect, it } from 'vitest';
-import { learnable } from '../reference-values/measured.ts';
+import { learnable, measuredClaims } from '../reference-values/measured.ts';
 import { builtInPolicies } from './built-in.ts';
 import { checkAttestationPolicy } from './check.ts';
 
@@ -187,6 +187,23 @@ describe('the default policy', () => {
 });
 
 describe('policies that come with the service', () => {
+  it.each(['default_cpu', 'trustee_cpu'])('%s asks for no reference value of another TEE', async (id) => {
+    for (const [tee, claims] of Object.entries(machines)) {
+      const { referenceValueIds } = await rego.evaluate({
+        policy: builtIn(id),
+        rules: ['data.policy.trust_claims'],
+        input: { [tee]: claims },
+        data: {},
+        functions: { query_reference_value: {} },
+      });
+      const own = measuredClaims(tee).map((claim) => claim.id);
+      expect(
+        referenceValueIds.filter((name) => !own.includes(name)),
+        tee,
+      ).toEqual([]);
+    }
+  });
+
   it.each(Object.keys(builtInPolicies))('%s passes the checks of an upload', async (id) => {
     const { dryRuns } = await checkAttestationPolicy(rego, { id, policy: builtIn(id) });
     expect(dryRuns).toEqual([]);

@@ -21,11 +21,15 @@ trust_claims := {
 	"sourced-data": 0,
 }
 
-##### sample
+##### sample: each rule begins with its TEE, so that for another the engine asks for no reference value
 
-executables := 3 if input.sample.launch_digest in query_reference_value("launch_digest")
+executables := 3 if {
+	input.sample
+	input.sample.launch_digest in query_reference_value("launch_digest")
+}
 
 hardware := 2 if {
+	input.sample
 	input.sample.svn in query_reference_value("svn")
 	input.sample.platform_version.major == query_reference_value("major_version")
 	input.sample.platform_version.minor >= query_reference_value("minimum_minor_version")
@@ -35,9 +39,13 @@ configuration := 2 if input.sample.debug == false
 
 ##### snp
 
-executables := 3 if input.snp.measurement in query_reference_value("snp_launch_measurement")
+executables := 3 if {
+	input.snp
+	input.snp.measurement in query_reference_value("snp_launch_measurement")
+}
 
 hardware := 2 if {
+	input.snp
 	input.snp.reported_tcb_bootloader in query_reference_value("snp_bootloader")
 	input.snp.reported_tcb_microcode in query_reference_value("snp_microcode")
 	input.snp.reported_tcb_snp in query_reference_value("snp_snp_svn")
@@ -50,6 +58,7 @@ snp_locked_down if {
 }
 
 configuration := 2 if {
+	input.snp
 	snp_locked_down
 	input.snp.platform_smt_enabled == query_reference_value("snp_smt_enabled")
 	input.snp.platform_tsme_enabled == query_reference_value("snp_tsme_enabled")
@@ -64,11 +73,13 @@ configuration := 2 if {
 az_snp := input["az-snp-vtpm"]
 
 executables := 3 if {
+	az_snp
 	az_snp.measurement in query_reference_value("measurement")
 	az_snp.tpm.pcr11 in query_reference_value("snp_pcr11")
 }
 
 hardware := 2 if {
+	az_snp
 	az_snp.reported_tcb_bootloader in query_reference_value("tcb_bootloader")
 	az_snp.reported_tcb_microcode in query_reference_value("tcb_microcode")
 	az_snp.reported_tcb_snp in query_reference_value("tcb_snp")
@@ -76,6 +87,7 @@ hardware := 2 if {
 }
 
 configuration := 2 if {
+	az_snp
 	az_snp.platform_smt_enabled in query_reference_value("smt_enabled")
 	az_snp.platform_tsme_enabled in query_reference_value("tsme_enabled")
 	az_snp.policy_abi_major in query_reference_value("abi_major")
@@ -90,6 +102,7 @@ az_tdx := input["az-tdx-vtpm"]
 
 # A quote of Intel's quoting enclave over a trust domain whose platform is current.
 intel_quote(tee) if {
+	tee.quote
 	tee.quote.header.tee_type == "81000000"
 	tee.quote.header.vendor_id == "939a7233f79c4ca9940a0db3957f0607"
 	tee.quote.body.mr_td in query_reference_value("mr_td")
@@ -97,11 +110,13 @@ intel_quote(tee) if {
 }
 
 tdx_registers if {
+	input.tdx
 	input.tdx.quote.body.rtmr_1 in query_reference_value("rtmr_1")
 	input.tdx.quote.body.rtmr_2 in query_reference_value("rtmr_2")
 }
 
 tdx_kernel if {
+	input.tdx
 	some event in input.tdx.uefi_event_logs
 	event.type_name == "EV_EFI_BOOT_SERVICES_APPLICATION"
 	"File(kernel)" in event.details.device_paths
@@ -110,6 +125,7 @@ tdx_kernel if {
 }
 
 tdx_command_line if {
+	input.tdx
 	some event in input.tdx.uefi_event_logs
 	event.type_name == "EV_EVENT_TAG"
 	event.details.string == "LOADED_IMAGE::LoadOptions"
@@ -123,7 +139,10 @@ executables := 3 if {
 	tdx_command_line
 } else := 4 if tdx_registers
 
-executables := 3 if az_tdx.tpm.pcr11 in query_reference_value("tdx_pcr11")
+executables := 3 if {
+	az_tdx
+	az_tdx.tpm.pcr11 in query_reference_value("tdx_pcr11")
+}
 
 hardware := 2 if {
 	intel_quote(input.tdx)
@@ -133,15 +152,20 @@ hardware := 2 if {
 hardware := 2 if intel_quote(az_tdx)
 
 configuration := 2 if {
+	input.tdx
 	input.tdx.td_attributes.debug == false
 	input.tdx.quote.body.xfam in query_reference_value("xfam")
 }
 
-configuration := 2 if az_tdx.quote.body.xfam in query_reference_value("xfam")
+configuration := 2 if {
+	az_tdx
+	az_tdx.quote.body.xfam in query_reference_value("xfam")
+}
 
 ##### tpm
 
 executables := 3 if {
+	input.tpm
 	input.tpm.pcr11 in query_reference_value("tpm_pcr11")
 	input.tpm.ak_public in query_reference_value("trusted_aks")
 }

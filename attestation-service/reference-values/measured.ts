@@ -107,6 +107,7 @@ const measured: Readonly<Record<string, readonly MeasuredClaim[]>> = {
   cca: [claim('cca_realm_initial_measurement', 'realm/cca-realm-initial-measurement')],
   csv: [claim('csv_measure', 'measure'), claim('csv_build', 'build')],
   hygondcu: [claim('dcu_measure', 'body/measure')],
+  'aws-nitro': ['pcr0', 'pcr1', 'pcr2'].map((name) => claim(`nitro_${name}`, name)),
   'nvidia-dpu': [
     claim('dpu_accumulated_fwid', 'accumulated_fwid'),
     claim('dpu_device_class', 'device_class'),

@@ -371,6 +371,28 @@ describe('learn, diff, approve, promote, retire', () => {
     expect(await digests()).toEqual(['only']);
   });
 
+  it('adds to nothing that has expired or that nobody stands for, and lets nothing outlive its time', async () => {
+    await open({ acceptUnsigned: true });
+    await service.registerReferenceValues(message('sample', { launch_digest: ['unsigned'] }));
+    await service.setReferenceValue('svn', ['expired'], { expiresAt: '2026-05-01T00:00:00Z' });
+    await service.setReferenceValue('kernel', ['old'], { expiresAt: '2026-07-01T00:00:00Z' });
+    const promote = async (learned: JsonObject, expiresAt: string, mode: 'add' | 'replace' = 'add') => {
+      const { id } = await workflow().learn({ values: learned, expiresAt }, administrator('a'));
+      await workflow().approve(id, administrator('a'));
+      await workflow().promote(id, administrator('a'), mode);
+    };
+    await promote({ launch_digest: ['new'], svn: ['new'], kernel: ['new'] }, '2026-08-01T00:00:00Z');
+    const stored = async (id: string) => {
+      const { value, expiresAt, provenance } = (await service.getReferenceValue(id)) ?? {};
+      return [value, expiresAt, provenance?.kind];
+    };
+    expect(await stored('launch_digest')).toEqual([['new'], '2026-08-01T00:00:00.000Z', 'promoted']);
+    expect(await stored('svn')).toEqual([['new'], '2026-08-01T00:00:00.000Z', 'promoted']);
+    expect(await stored('kernel')).toEqual([['old', 'new'], '2026-07-01T00:00:00.000Z', 'promoted']);
+    await promote({ kernel: ['new'] }, '2026-08-01T00:00:00Z', 'replace');
+    expect(await stored('kernel')).toEqual([['new'], '2026-08-01T00:00:00.000Z', 'promoted']);
+  });
+
   it('learns what verified evidence was measured to be', async () => {
     await open();
     expect(await code(workflow().learn({ evidence: { tee: 'sample' } }, administrator('a')))).toBe('NOT_FOUND');

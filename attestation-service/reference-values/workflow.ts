@@ -3,6 +3,7 @@ import { SealpodError } from '@sealpod/protocol/errors';
 import type { JsonObject, JsonValue } from '@sealpod/protocol/json';
 import type { Operations } from '@sealpod/storage';
 import type { RecentClaims } from '../appraisal/recent-claims.ts';
+import type { StoredReferenceValue } from '../service.ts';
 import type { Snapshots } from '../snapshot.ts';
 import {
   type Candidate,
@@ -131,7 +132,8 @@ export class ReferenceValueWorkflow {
   }
 
   /**
-   * Brings approved values into use, all or none.
+   * Brings approved values into use, all or none. A list that grows expires with the earliest of its parts: what was there
+   * does not outlive its time by what is added to it.
    *
    * @throws SealpodError NOT_FOUND; RV_QUARANTINED without enough approvals; RV_EXPIRED where their time is over;
    * STORAGE_CONFLICT for one that is promoted or retired
@@ -140,27 +142,29 @@ export class ReferenceValueWorkflow {
     return this.#change(id, ['quarantined', 'approved'], async (candidate, transaction, version) => {
       const now = this.#now();
       this.#checkPromotable(candidate, now);
-      const { scope, expiresAt, approvals } = candidate;
-      const values: Record<string, JsonValue> = {};
+      const { scope, approvals } = candidate;
       const added: Record<string, readonly JsonValue[]> = {};
       for (const [name, learned] of Object.entries(candidate.values)) {
         const entry = await transaction.get(referenceValueNamespace, referenceValueKey(name, scope));
         const stored = entry === undefined ? undefined : parseStoredReferenceValue(entry);
-        // What has expired does not come back to life by an addition.
-        const current = stored === undefined || isExpired(stored, now) ? undefined : stored.value;
-        values[name] = promotedValue(learned, current, mode);
-        added[name] = without(elementsOf(learned), current === undefined ? [] : elementsOf(current));
+        const current = stored !== undefined && mayGrow(stored, now) ? stored : undefined;
+        added[name] = without(elementsOf(learned), current === undefined ? [] : elementsOf(current.value));
+        const value = promotedValue(learned, current?.value, mode);
+        const ends = [candidate.expiresAt, ...(value === learned ? [] : [current?.expiresAt])].flatMap(
+          (end) => end ?? [],
+        );
+        const expiresAt = ends.toSorted()[0];
+        await putValues(
+          transaction,
+          {
+            values: { [name]: value },
+            provenance: { kind: 'promoted', candidate: id, approvals },
+            ...(scope === undefined ? {} : { scope }),
+            ...(expiresAt === undefined ? {} : { expiresAt }),
+          },
+          { version, now },
+        );
       }
-      await putValues(
-        transaction,
-        {
-          values,
-          provenance: { kind: 'promoted', candidate: id, approvals },
-          ...(scope === undefined ? {} : { scope }),
-          ...(expiresAt === undefined ? {} : { expiresAt }),
-        },
-        { version, now },
-      );
       const promoted: Candidate = {
         ...candidate,
         state: 'promoted',
@@ -232,8 +236,8 @@ export class ReferenceValueWorkflow {
       transaction,
       {
         values: { [name]: rest },
-        // What is left was promoted or registered before; its own signature no longer covers the whole.
-        provenance: provenance?.kind === 'promoted' ? provenance : { kind: 'administrator', subject: 'not recorded' },
+        // Whoever stood for all of it stands for what is left.
+        provenance: provenance ?? { kind: 'unsigned' },
         ...(scope === undefined ? {} : { scope }),
         ...(expiresAt === undefined ? {} : { expiresAt }),
       },
@@ -279,6 +283,11 @@ export class ReferenceValueWorkflow {
       ...(candidate.scope === undefined ? {} : { scope: candidate.scope }),
     });
   }
+}
+
+/** Whether a promotion may add to a value: what has expired or was never vouched for does not get in by an addition. */
+function mayGrow(stored: StoredReferenceValue, now: Date): boolean {
+  return !isExpired(stored, now) && stored.provenance?.kind !== 'unsigned';
 }
 
 /** The oldest retired candidate goes where there are too many; its steps stay in the log of changes. */

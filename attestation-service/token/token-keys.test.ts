@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { SealpodError } from '@sealpod/protocol/errors';
 import { openStorage, type Storage } from '@sealpod/storage';
 import { createLocalJWKSet, decodeJwt, decodeProtectedHeader, type JSONWebKeySet, jwtVerify } from 'jose';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -92,6 +93,18 @@ describe('token keys', () => {
     const [one, other] = [await replica(), await replica()];
     await Promise.all([one.rotateTokenKey?.(), other.rotateTokenKey?.(), one.rotateTokenKey?.()]);
     expect(await published(one)).toHaveLength(2);
+  });
+
+  it('go on signing where the storage takes no new key, and rotate when it does', async () => {
+    const service = await replica({ rotateKeyAfterSeconds: 86_400 });
+    const first = keyOf(await token(service));
+    clock += 2 * 86_400_000;
+    const transaction = storage.transaction;
+    storage.transaction = () => Promise.reject(new SealpodError('STORAGE', 'database or disk is full'));
+    expect(keyOf(await token(service))).toBe(first);
+    storage.transaction = transaction;
+    clock += minute;
+    expect(await published(service)).toHaveLength(2);
   });
 
   it('go on with the key of a release that had one for ever', async () => {

@@ -1,5 +1,5 @@
 import type { EarClaims } from '@sealpod/protocol/ear';
-import { SealpodError } from '@sealpod/protocol/errors';
+import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import type { JsonObject } from '@sealpod/protocol/json';
 import { type Entry, jsonOf, type Operations, type Storage } from '@sealpod/storage';
 import { newTokenKey, TokenSigner } from './signer.ts';
@@ -131,7 +131,9 @@ export class TokenKeys {
     };
     let stored = await this.#read();
     if (isDue(stored)) {
-      await this.#add(isDue);
+      // A storage that is full must not keep the key that there is from signing; the next refresh tries again.
+      const problem = await this.#add(isDue).catch((thrown: unknown) => asSealpodError(thrown));
+      if (problem !== undefined && stored.length === 0) throw problem;
       stored = await this.#read();
     }
     this.#keys = await Promise.all(

@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+import { SealpodError } from '@sealpod/protocol/errors';
 import type { JsonValue } from '@sealpod/protocol/json';
 import { type CcaConfig, readCcaConfig } from './cca/config.ts';
 import { type HygonConfig, readHygonConfig } from './hygon/config.ts';
@@ -6,6 +8,7 @@ import { type NvidiaConfig, readNvidiaConfig } from './nvidia/config.ts';
 import { type DpuConfig, readDpuConfig } from './nvidia-dpu/config.ts';
 import { readSeConfig, type SeConfig } from './se/config.ts';
 import { readSnpConfig, type SnpConfig } from './snp/config.ts';
+import { readTrustAuthorityConfig, type TrustAuthorityConfig } from './trust-authority/config.ts';
 
 /** Which TEEs are verified, and by what. A TEE without a member here is refused. */
 export interface VerifiersConfig {
@@ -25,6 +28,8 @@ export interface VerifiersConfig {
   readonly nvidiaDpu?: DpuConfig;
   /** Enables TEE `aws-nitro`. */
   readonly nitro?: NitroConfig;
+  /** Enables TEEs that Intel Trust Authority verifies. A TEE that is verified here too is refused. */
+  readonly trustAuthority?: TrustAuthorityConfig;
 }
 
 /** Makes a path of the configuration absolute. */
@@ -41,6 +46,7 @@ const readers: {
   nvidia: readNvidiaConfig,
   nvidiaDpu: readDpuConfig,
   nitro: readNitroConfig,
+  trustAuthority: (value, at) => readTrustAuthorityConfig(value, (file) => readText(at(file))),
 };
 
 /** Members of a configuration that `readVerifiersConfig` reads. */
@@ -58,4 +64,12 @@ export function readVerifiersConfig(member: (name: string) => JsonValue | undefi
     return value === undefined ? [] : [[name, reader(value, at)] as const];
   });
   return Object.fromEntries(read);
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new SealpodError('USAGE', 'a file that the configuration names cannot be read', { source: path, cause });
+  }
 }

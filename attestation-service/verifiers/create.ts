@@ -1,3 +1,4 @@
+import { SealpodError } from '@sealpod/protocol/errors';
 import type { Storage } from '@sealpod/storage';
 import type { AttestationServiceConfig } from '../config.ts';
 import { nitroRoot } from '../endorsements/aws/certificates.ts';
@@ -14,6 +15,7 @@ import { seVerifier } from './se/index.ts';
 import { readSeTrust } from './se/trust.ts';
 import { amdSources, snpRules, snpVerifier } from './snp/index.ts';
 import { tpmVerifier } from './tpm/index.ts';
+import { trustAuthorityVerifiers } from './trust-authority/index.ts';
 import type { Verifier } from './verifier.ts';
 
 /** What verifiers share. */
@@ -25,7 +27,7 @@ export interface VerifierDependencies {
   readonly now: () => Date;
 }
 
-/** The verifiers of a configuration by the TEE's name on the wire. @throws SealpodError USAGE for unusable trust anchors */
+/** The verifiers of a configuration by the TEE's name on the wire. @throws SealpodError USAGE for unusable trust anchors, or two verifiers of one TEE */
 export function createVerifiers(
   config: AttestationServiceConfig,
   { storage, challengeKey, now }: VerifierDependencies,
@@ -53,6 +55,11 @@ export function createVerifiers(
   if (config.sample === true) {
     verifiers.set('sample', sampleVerifier());
     verifiers.set('sampledevice', sampleDeviceVerifier());
+  }
+  for (const verifier of config.trustAuthority === undefined ? [] : trustAuthorityVerifiers(config.trustAuthority)) {
+    if (verifiers.has(verifier.tee))
+      throw new SealpodError('USAGE', `TEE ${verifier.tee} has two verifiers`, { fix: 'name it in one place only' });
+    verifiers.set(verifier.tee, verifier);
   }
   return verifiers;
 }

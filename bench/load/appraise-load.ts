@@ -12,6 +12,7 @@ import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { processorSeconds } from '../processes.ts';
 import { KeepAliveConnection } from './connection.ts';
+import { summarize } from './summary.ts';
 
 const { values } = parseArgs({
   options: {
@@ -59,14 +60,4 @@ await load(Number(values.warmup));
 const before = used();
 const { latencies, seconds } = await load(Number(values.duration));
 const spent = used() - before;
-const sorted = latencies.toSorted((left, right) => left - right);
-const at = (share: number): number | undefined => sorted[Math.floor(sorted.length * share)];
-console.log(
-  JSON.stringify({
-    ok: latencies.length,
-    perSec: latencies.length / seconds,
-    p50ms: at(0.5),
-    p99ms: at(0.99),
-    serverMsPerOp: pids.length === 0 ? null : (spent * 1000) / latencies.length,
-  }),
-);
+console.log(JSON.stringify(summarize(latencies, seconds, pids.length === 0 ? Number.NaN : spent)));

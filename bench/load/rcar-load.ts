@@ -16,6 +16,7 @@ import { canonicalJson } from '@sealpod/protocol/json';
 import { decryptResponse, generateTeeKey, parseResponse } from '@sealpod/protocol/rcar';
 import { processorSeconds } from '../processes.ts';
 import { type Answer, KeepAliveConnection } from './connection.ts';
+import { summarize } from './summary.ts';
 
 const { values } = parseArgs({
   options: {
@@ -109,15 +110,5 @@ for (let run = 0; run < Number(values.runs); run++) {
   const before = used();
   const { latencies, seconds } = await load(Number(values.duration));
   const spent = used() - before;
-  const sorted = latencies.toSorted((left, right) => left - right);
-  const at = (share: number): number | undefined => sorted[Math.floor(sorted.length * share)];
-  console.log(
-    JSON.stringify({
-      ok: latencies.length,
-      perSec: latencies.length / seconds,
-      p50ms: at(0.5),
-      p99ms: at(0.99),
-      serverMsPerOp: Number.isNaN(spent) ? null : (spent * 1000) / latencies.length,
-    }),
-  );
+  console.log(JSON.stringify(summarize(latencies, seconds, spent)));
 }

@@ -40,6 +40,8 @@ function sortedCopy(value: unknown): unknown {
 }
 
 function copyOfArray(array: readonly unknown[]): readonly unknown[] | undefined {
+  // Evidence has its bytes as arrays of numbers, which need no copy.
+  if (array.every(Number.isFinite)) return array;
   const copy: unknown[] = [];
   for (const item of array) {
     const sorted = sortedCopy(item);

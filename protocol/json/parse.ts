@@ -88,11 +88,12 @@ function checkName(quoted: string, names: Set<string>): void {
   names.add(name);
 }
 
+/** The quote that ends a string: the first that an even number of backslashes stands before. */
 function endOfString(text: string, start: number): number {
-  for (let at = start + 1; at < text.length; at++) {
-    const unit = text.charCodeAt(at);
-    if (unit === 0x5c) at++;
-    else if (unit === 0x22) return at;
+  for (let at = text.indexOf('"', start + 1); at >= 0; at = text.indexOf('"', at + 1)) {
+    let backslashes = 0;
+    while (text.charCodeAt(at - 1 - backslashes) === 0x5c) backslashes += 1;
+    if (backslashes % 2 === 0) return at;
   }
   throw new SyntaxError('unterminated string');
 }

@@ -106,14 +106,17 @@ async function rowsOf(vector: Vector): Promise<string[]> {
     now: () => now,
   };
   return withOfflineService(config, async (service) => {
-    const verification = await verifyInFile(service, file);
+    // A GPU's claims do not tell its nonce: it is in the request, after the header of four bytes.
+    const nonce =
+      vector.device === undefined ? undefined : Buffer.from(read(vector.file).toString().trim(), 'hex').subarray(4, 36);
+    const verification = await verifyInFile(service, file, nonce === undefined ? {} : { reportData: nonce });
     const refused = failures(verification.verdict);
     if (refused.length > 0) {
       const reasons = refused.map(({ check, code }) => `${check}: \`${code}\``).join(', ');
       return [`| ${name} | ${file.tee} | refused | ${reasons} | | |`];
     }
     const { report_data: text } = verification.submodules[0]?.claims ?? {};
-    const own = typeof text === 'string' ? Buffer.from(text, 'hex') : undefined;
+    const own = typeof text === 'string' ? Buffer.from(text, 'hex') : nonce;
     const learned = learnableInFile(verification);
     const claims = Object.entries(learned)
       .map(([id, value]) => `\`${id}\` ${short(Array.isArray(value) ? ((value as JsonValue[])[0] ?? null) : value)}`)
