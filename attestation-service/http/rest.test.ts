@@ -118,11 +118,6 @@ interface Difference {
 }
 
 const needsAdmin = 'attestation report evaluate';
-const device: Difference = {
-  why: 'sampledevice is no TEE of this service’s configuration',
-  status: 500,
-  body: 'EV_TEE_UNSUPPORTED',
-};
 const refusedValue: Difference = {
   why: 'the reason code stands where upstream has the text of its Rust error',
   body: '1: Verifier evaluate failed: EV_BINDING_MISMATCH',
@@ -144,8 +139,6 @@ const differences: Readonly<Record<string, Readonly<Record<string, Difference>>>
       body: 'structured runtime data is not an object',
     },
     'init_data_toml bad': { why: 'a refusal with its reason', body: '1: Verifier evaluate failed: ' },
-    'two requests cpu + sampledevice': device,
-    'device only': device,
     'no requests': { why: 'the reason code', body: 'wrong number of evidences' },
     'tee nvidia': { why: 'known, and not configured', body: 'EV_TEE_UNSUPPORTED' },
     'tee tpm': { why: 'known, and not configured', body: 'EV_TEE_UNSUPPORTED' },
