@@ -8,6 +8,8 @@ export interface Program {
   readonly name: string;
   readonly pid: number;
   readonly executable: string;
+  /** The name it was called by, which programs of several parts go by. */
+  readonly argv0: string;
   readonly args: readonly string[];
   readonly directory: string;
   readonly environment: NodeJS.ProcessEnv;
@@ -23,8 +25,9 @@ export function programOf({ name, pid }: { readonly name: string; readonly pid: 
     const [key = '', ...value] = entry.split('=');
     return [key, value.join('=')];
   });
-  const [executable, args, directory, output] = [link('exe'), strings('cmdline').slice(1), link('cwd'), link('fd/2')];
-  return { name, pid, executable, args, directory, output, environment: Object.fromEntries(environment) };
+  const [argv0 = '', ...args] = strings('cmdline');
+  const [executable, directory, output] = [link('exe'), link('cwd'), link('fd/2')];
+  return { name, pid, executable, argv0, args, directory, output, environment: Object.fromEntries(environment) };
 }
 
 /** Kills programs as the kernel does when memory runs out, all before any is looked after, and waits for their end. */
@@ -36,10 +39,10 @@ export async function killPrograms(programs: readonly { readonly pid: number }[]
 }
 
 /** Starts a program again, in the same way. */
-export function startProgram({ name, executable, args, directory, environment, output }: Program): Daemon {
+export function startProgram({ name, executable, argv0, args, directory, environment, output }: Program): Daemon {
   const log = output.startsWith('/') ? openSync(output, 'a') : 'ignore';
   const stdio = ['ignore', log, log] as const;
-  const child = spawn(executable, args, { cwd: directory, env: environment, detached: true, stdio: [...stdio] });
+  const child = spawn(executable, args, { argv0, cwd: directory, env: environment, detached: true, stdio: [...stdio] });
   child.unref();
   const identity = child.pid === undefined ? undefined : identityOf(child.pid);
   if (identity === undefined) throw new Error(`${name} does not start again`);
