@@ -50,6 +50,7 @@ export async function startKbs(
     attestationService: {
       type: 'builtin',
       tpm: {
+        requireTrustedKey: true,
         roots: [
           {
             name: root.name,

@@ -68,7 +68,9 @@ function configuration({ spec, controllerKey }: KeyBrokerOptions): JsonObject {
     admin: { keys: [...keys, ...ofController] },
     attestationService: {
       type: 'builtin',
-      ...(spec.tpmRoots.length === 0 ? {} : { tpm: { roots: spec.tpmRoots.map((root) => ({ ...root })) } }),
+      ...(spec.tpmRoots.length === 0
+        ? {}
+        : { tpm: { requireTrustedKey: true, roots: spec.tpmRoots.map((root) => ({ ...root })) } }),
     },
     logLevel: spec.logLevel,
   };
