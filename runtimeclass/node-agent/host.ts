@@ -127,7 +127,7 @@ export class Host {
     const { hostProcess, containerd } = this.#config;
     if (hostProcess !== 'containerd' && isOpen(1)) return 1;
     if (hostProcess !== 'init') {
-      const found = processNumbers().filter((pid) => basename(executableOf(pid) ?? '') === 'containerd' && isOpen(pid));
+      const found = processNumbers().filter((pid) => isContainerd(pid) && isOpen(pid));
       const named = found.find((pid) => commandLineOf(pid).some((word) => word.endsWith(containerd.configuration)));
       const [only, ...others] = found;
       if (named !== undefined) return named;
@@ -164,6 +164,23 @@ function executableOf(pid: number): string | undefined {
     return readlinkSync(`/proc/${pid}/exe`);
   } catch {
     // Gone, a kernel thread, or another user's: none of ours.
+    return undefined;
+  }
+}
+
+/**
+ * Whether a process is the host's containerd, by the name of its program or, where one program is several, by the name it
+ * was called by. What calls itself so in a container has process numbers of its own.
+ */
+function isContainerd(pid: number): boolean {
+  const names = [executableOf(pid) ?? '', commandLineOf(pid)[0] ?? ''].map((path) => basename(path));
+  return names.includes('containerd') && processNamespaceOf(pid) === processNamespaceOf('self');
+}
+
+function processNamespaceOf(pid: number | 'self'): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/pid`);
+  } catch {
     return undefined;
   }
 }
