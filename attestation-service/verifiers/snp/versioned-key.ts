@@ -1,4 +1,3 @@
-import { X509Certificate } from '@peculiar/x509';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { SnpTcb } from '@sealpod/protocol/snp';
 import { type Certificate, parseCertificate, parsePemCertificates } from '../../endorsements/certificate.ts';
@@ -32,10 +31,9 @@ export interface VersionedKey {
 export function parseVersionedKey(bytes: Buffer): VersionedKey {
   const certificate = parseSingle(bytes);
   const kind = kindOf(certificate);
-  const reader = new X509Certificate(certificate.x509.raw);
   const part = (name: keyof typeof partExtensions): number | undefined => {
-    const value = reader.getExtension(partExtensions[name])?.value;
-    return value === undefined ? undefined : smallInteger(Buffer.from(value), name);
+    const value = certificate.extensions.get(partExtensions[name]);
+    return value === undefined ? undefined : smallInteger(value, name);
   };
   const required = (name: keyof typeof partExtensions): number => {
     const value = part(name);
@@ -43,7 +41,7 @@ export function parseVersionedKey(bytes: Buffer): VersionedKey {
     return value;
   };
   const fmc = part('fmc');
-  const hardwareId = reader.getExtension(hardwareIdExtension)?.value;
+  const hardwareId = certificate.extensions.get(hardwareIdExtension);
   return {
     certificate,
     kind,
@@ -54,7 +52,7 @@ export function parseVersionedKey(bytes: Buffer): VersionedKey {
       snp: required('snp'),
       microcode: required('microcode'),
     },
-    ...(hardwareId === undefined ? {} : { hardwareId: octets(Buffer.from(hardwareId)) }),
+    ...(hardwareId === undefined ? {} : { hardwareId: octets(hardwareId) }),
   };
 }
 
