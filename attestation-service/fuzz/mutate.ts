@@ -53,10 +53,10 @@ export function mutateBytes(bytes: Buffer, random: Random): Buffer {
         ]);
         break;
       case 5:
-        changed.fill(0xff, at, at + random.pick([2, 4, 8]));
+        changed.subarray(at, at + random.pick([2, 4, 8])).fill(0xff);
         break;
       default:
-        changed.fill(0, at, at + random.below(64));
+        changed.subarray(at, at + random.below(64)).fill(0);
     }
   }
   return Buffer.from(changed.subarray(0, longest));

@@ -1,18 +1,19 @@
 /**
  * Fuzzes parsers and verifiers: only verdicts and typed errors, in limited time and memory.
  *
- *   node attestation-service/fuzz/run.ts [TARGET] [--seconds 60] [--seed N] [--only INPUT]
+ *   node attestation-service/fuzz/run.ts [TARGET] [--seconds 60] [--seed N] [--replay FILE]
  *
  * @module
  */
 import { randomInt } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { fuzz } from './fuzz.ts';
+import { type Failure, fuzz } from './fuzz.ts';
 import { targets } from './targets.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { seconds: { type: 'string', default: '60' }, seed: { type: 'string' }, only: { type: 'string' } },
+  options: { seconds: { type: 'string', default: '60' }, seed: { type: 'string' }, replay: { type: 'string' } },
 });
 const unknown = positionals.find((name) => !Object.hasOwn(targets, name));
 if (unknown !== undefined) {
@@ -21,9 +22,13 @@ if (unknown !== undefined) {
 } else {
   for (const target of positionals.length > 0 ? positionals : Object.keys(targets)) {
     const seed = Number(values.seed ?? randomInt(2 ** 31));
-    const only = values.only === undefined ? {} : { only: Number(values.only) };
+    const replay = values.replay === undefined ? {} : { replay: readFailure(values.replay) };
     process.stdout.write(`${target}: seed ${seed}\n`);
-    const { inputs, codes } = await fuzz({ target, seed, milliseconds: Number(values.seconds) * 1000, ...only });
+    const { inputs, codes } = await fuzz({ target, seed, milliseconds: Number(values.seconds) * 1000, ...replay });
     process.stdout.write(`${target}: ${inputs} inputs, ${JSON.stringify(codes)}\n`);
   }
+}
+
+function readFailure(file: string): Failure {
+  return JSON.parse(readFileSync(file, 'utf8')) as Failure;
 }

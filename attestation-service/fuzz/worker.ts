@@ -6,7 +6,7 @@ import type { Job } from './fuzz.ts';
 import { mutateBytes, mutateJson, Random } from './mutate.ts';
 import { targets } from './targets.ts';
 
-const { target: name, seed, milliseconds, only, calls } = workerData as Job & { readonly calls: readonly Call[] };
+const { target: name, seed, milliseconds, replay, calls } = workerData as Job & { readonly calls: readonly Call[] };
 const target = targets[name];
 const seeds = (target?.seeds(calls) ?? []).filter((value) => value !== undefined);
 if (target === undefined || seeds.length === 0) throw new RangeError(`no such target, or no seed: ${name}`);
@@ -18,13 +18,14 @@ const inputBytes = 64 * 1024 * 1024;
 const codes: Record<string, number> = {};
 const end = performance.now() + milliseconds;
 let inputs = 0;
-for (let index = only ?? 0; only === undefined ? performance.now() < end : index === only; index += 1) {
-  parentPort?.postMessage({ started: index });
+for (let index = 0; replay === undefined ? performance.now() < end : index === 0; index += 1) {
   const random = new Random(Math.imul(seed + 1, 0x9e3779b1) + Math.imul(index + 1, 0x85ebca6b));
   const valid = random.pick(seeds);
-  const input = target.bytes
+  const mutated = target.bytes
     ? mutateBytes(Buffer.from(String(valid), 'base64'), random).toString('base64')
     : mutateJson(valid, random);
+  const input = replay?.input ?? mutated;
+  parentPort?.postMessage({ started: index, input });
   const [began, before] = [performance.now(), process.memoryUsage()];
   let code: string;
   try {
