@@ -6,7 +6,7 @@
  */
 export { type GeneratedPolicy, generatePolicy, type PolicyOptions } from './agent-policy/policy.ts';
 export { type ImageResolver, type RegistryAccess, registryImages, type WorkloadImage } from './image/image.ts';
-export { initdataAnnotation } from './initdata.ts';
+export { type EncodedInitdata, initdataAnnotation, type WorkloadInitdata, workloadInitdata } from './initdata.ts';
 export { readContainers } from './kubernetes/manifests.ts';
 export type { Container, ObjectMeta, PodSpec } from './kubernetes/types.ts';
 export { type PolicyRefusal, policyRefusals } from './policy-refusals.ts';

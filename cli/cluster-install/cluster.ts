@@ -10,7 +10,7 @@ import {
 import { SealpodError } from '@sealpod/protocol/errors';
 import { releaseName, type Target } from './helm.ts';
 
-/** Read access to a cluster. */
+/** Access to a cluster. */
 export interface Cluster {
   readonly core: CoreV1Api;
   readonly nodes: NodeV1Api;
@@ -41,6 +41,14 @@ export function connectCluster({ kubeconfig }: Pick<Target, 'kubeconfig'>): Clus
     objects: config.makeApiClient(CustomObjectsApi),
     version: config.makeApiClient(VersionApi),
   };
+}
+
+/** Makes the namespace of the release, held to `restricted`. One that is there already stays as it is. */
+export async function makeNamespace({ core }: Pick<Cluster, 'core'>, name: string): Promise<void> {
+  const { items } = await core.listNamespace({ fieldSelector: `metadata.name=${name}` });
+  if (items.length > 0) return;
+  const levels = ['enforce', 'audit', 'warn'].map((mode) => [`pod-security.kubernetes.io/${mode}`, 'restricted']);
+  await core.createNamespace({ body: { metadata: { name, labels: Object.fromEntries(levels) } } });
 }
 
 /** A pod of a runtime class of ours. */

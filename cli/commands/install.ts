@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Command } from 'commander';
 import { compareManifests } from '../cluster-install/changes.ts';
-import { connectCluster, sealedPods } from '../cluster-install/cluster.ts';
+import { connectCluster, makeNamespace, sealedPods } from '../cluster-install/cluster.ts';
 import {
   chartDirectory,
   helm,
@@ -74,6 +74,7 @@ export function addInstallCommands(program: Command): void {
     .action(async (options: ReleaseOptions) => {
       const progress = new Progress();
       const values = await progress.step('images', () => valuesOf(options));
+      await makeNamespace(connectCluster(options), options.namespace);
       await progress.step('chart', () => upgrade(targetOf(options), values, options.timeout));
       progress.say('label a pod with `runtimeClassName: sealpod`; `sealpod doctor --cluster` says what does not work');
     });

@@ -1,7 +1,6 @@
 /**
- * What the owner of a pod tells its guest: the policy of the agent, and the initdata document that carries it.
+ * What the owner of a pod lets its guest do, where there is no manifest to derive it from.
  *
  * @module
  */
 export { type AgentPolicyInput, agentPolicy, type ContainerPolicy } from './agent-policy.ts';
-export { type PodInitdataInput, podInitdata } from './initdata.ts';

@@ -7,11 +7,11 @@ import { NamespaceMode } from '@sealpod/protocol/gen/cri/runtime_v1_pb';
 import { encodeInitdataAnnotation } from '@sealpod/protocol/initdata';
 import { isReasonCode } from '@sealpod/protocol/reason-codes';
 import type { CriClient } from '@sealpod/runtimeclass/cri';
+import { workloadInitdata } from '@sealpod/workload';
 import { addReferenceValue } from '../commands/reference-value.ts';
 import type { Layout } from '../development/layout.ts';
 import type { EnvironmentState } from '../development/state.ts';
 import { agentPolicy } from './agent-policy.ts';
-import { podInitdata } from './initdata.ts';
 
 /** A pod of one container, as `sealpod run` starts it. */
 export interface PodRequest {
@@ -61,18 +61,16 @@ const annotationPrefix = 'io.katacontainers.config.hypervisor';
 
 /** The initdata of a pod: what its guest is told, and may do. */
 export function initdataOf(request: PodRequest): string {
-  const [repository = '', digest = ''] = request.image.split('@');
-  return podInitdata({
-    kbsUrl: request.kbsUrl,
-    kbsCertificatePem: request.kbsCertificatePem,
-    plainHttpRegistries: [repository.split('/')[0] ?? ''],
-    imageRepository: repository,
-    imageDigests: [digest],
+  const { toml } = workloadInitdata({
+    kbs: { url: request.kbsUrl, certificatePem: request.kbsCertificatePem },
+    plainHttpRegistries: [request.image.split('/')[0] ?? ''],
+    images: [request.image],
     agentPolicy: agentPolicy({
       containers: [{ image: request.image, args: request.args }],
       allowExec: request.allowExec,
     }),
   });
+  return toml;
 }
 
 /** Registers the digest of an initdata document: the owner's word that a guest told so may have secrets. */

@@ -53,7 +53,7 @@ export const runtimeSettings = group('The runtime: node agent, RuntimeClasses, w
     runDirectory: text('Folder of the node for sockets; short, since paths of sockets are limited.', {
       default: '/run/sealpod',
       pattern: '^/[A-Za-z0-9._/-]+$',
-      maxLength: 40,
+      maxLength: 23,
     }),
     containerd: group('containerd of the nodes.', {
       configuration: text('Its configuration file.', { default: '/etc/containerd/config.toml', pattern: '^/' }),

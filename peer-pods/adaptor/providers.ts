@@ -37,7 +37,7 @@ export async function loadProvider(
  * Local virtual machines. Options: `imagesDirectory` (one folder of `podvm build` a name), `defaultImage` (a name
  * in it, `default` where absent) and `tpmAuthorityDirectory`;
  * `accelerator` (`kvm` or `tcg`), `firmware` and the programs in `programsDirectory` are found where they are not given;
- * `owner` `{uid, gid}` is the unprivileged user of the machines; `agentTransport` (`plain` where absent, or `tls`) says how
+ * `owner` `{uid, gid}` is the unprivileged user of the machines; `agentTransport` (`tls` where absent, or `plain`) says how
  * their agents are spoken to.
  */
 async function createQemu(options: unknown, { podsDirectory, log }: ProviderContext): Promise<Provider> {

@@ -39,15 +39,25 @@ export function run(
 
 /** A development environment of the test's own, beside any other on the machine. */
 export class TestEnvironment {
-  readonly home: string;
-  /** Sockets and machines of this environment. */
-  readonly runDirectory: string;
-  readonly environment: NodeJS.ProcessEnv;
+  #home: string | undefined;
 
-  constructor(home = mkdtempSync(join(tmpdir(), 'sealpod-e2e-'))) {
-    this.home = home;
-    this.runDirectory = layoutOf(home).run;
-    this.environment = { ...process.env, SEALPOD_HOME: home };
+  constructor(home?: string) {
+    this.#home = home;
+  }
+
+  /** Made when it is first asked for: suites that are skipped make none. */
+  get home(): string {
+    this.#home ??= mkdtempSync(join(tmpdir(), 'sealpod-e2e-'));
+    return this.#home;
+  }
+
+  /** Sockets and machines of this environment. */
+  get runDirectory(): string {
+    return layoutOf(this.home).run;
+  }
+
+  get environment(): NodeJS.ProcessEnv {
+    return { ...process.env, SEALPOD_HOME: this.home };
   }
 
   /** Runs a `sealpod` verb. */
@@ -82,7 +92,8 @@ export class TestEnvironment {
   }
 
   async remove(): Promise<void> {
+    if (this.#home === undefined) return;
     await this.sealpod('down');
-    rmSync(this.home, { recursive: true, force: true });
+    rmSync(this.#home, { recursive: true, force: true });
   }
 }

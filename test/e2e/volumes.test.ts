@@ -1,18 +1,17 @@
-import { execFileSync, spawnSync } from 'node:child_process';
-import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buildImage, type ImageEntry, pushImage } from '@sealpod/cli/image';
-import { podInitdata } from '@sealpod/cli/pod';
 import { NamespaceMode } from '@sealpod/protocol/gen/cri/runtime_v1_pb';
-import { encodeInitdataAnnotation } from '@sealpod/protocol/initdata';
 import { volumeKeysAnnotation } from '@sealpod/protocol/volume-keys';
 import { parseReference } from '@sealpod/registry';
 import { type CriClient, connectCri } from '@sealpod/runtimeclass/cri';
-import { type Container, generatePolicy } from '@sealpod/workload';
+import { type Container, generatePolicy, initdataAnnotation, workloadInitdata } from '@sealpod/workload';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { directVolumeName, directVolumesFolder } from '../../runtimeclass/shim/volumes/direct-volume.ts';
+import { diskHolds, LoopDevices, type LoopDisk, loopObstacle } from '../loop-devices.ts';
 import { TestEnvironment } from './environment.ts';
 
 /*
@@ -31,28 +30,9 @@ const canary = `canary-${randomUUID()}`;
 let cri: CriClient;
 let work = '';
 let image = '';
-const loops: string[] = [];
+const loops = new LoopDevices();
 const handed: string[] = [];
 const sandboxes = new Set<string>();
-
-/** Why no loop device can be had here, or undefined. */
-function loopObstacle(): string | undefined {
-  if (process.getuid?.() !== 0) return 'needs root';
-  return spawnSync('losetup', ['-f'], { stdio: 'ignore' }).status === 0 ? undefined : 'needs a free loop device';
-}
-
-interface Disk {
-  readonly file: string;
-  readonly device: string;
-}
-
-function disk(name: string): Disk {
-  const file = join(work, `${name}.img`);
-  execFileSync('truncate', ['-s', '64M', file]);
-  const device = execFileSync('losetup', ['--find', '--show', file], { encoding: 'utf8' }).trim();
-  loops.push(device);
-  return { file, device };
-}
 
 /** A volume as a storage driver leaves it: a folder that nothing is mounted at, and a file that says what belongs there. */
 function directVolume(uid: string, name: string, device: string): string {
@@ -66,17 +46,6 @@ function directVolume(uid: string, name: string, device: string): string {
     JSON.stringify({ 'volume-type': 'block', device, fstype: 'ext4', metadata: {}, options: [] }),
   );
   return source;
-}
-
-function holds(file: string, text: string): boolean {
-  const descriptor = openSync(file, 'r');
-  try {
-    const content = Buffer.alloc(64 << 20);
-    const length = readSync(descriptor, content, 0, content.length, 0);
-    return content.subarray(0, length).includes(text);
-  } finally {
-    closeSync(descriptor);
-  }
 }
 
 interface Sandbox {
@@ -101,7 +70,6 @@ async function boot(
     })),
   };
   const metadata = { name, annotations: { [volumeKeysAnnotation]: JSON.stringify(keys) } };
-  const [repository = '', digest = ''] = image.split('@');
   const { policy } = await generatePolicy(
     { kind: 'Pod', metadata },
     { metadata, spec },
@@ -117,15 +85,16 @@ async function boot(
     { namespace: 'default' },
   );
   const state = environment.state();
-  const initdata = podInitdata({
-    kbsUrl: String(state['kbsUrl']),
-    kbsCertificatePem: readFileSync(String(state['kbsCertificateFile']), 'utf8'),
-    plainHttpRegistries: [repository.split('/')[0] ?? ''],
-    imageRepository: repository,
-    imageDigests: [digest],
+  const initdata = workloadInitdata({
+    kbs: {
+      url: String(state['kbsUrl']),
+      certificatePem: readFileSync(String(state['kbsCertificateFile']), 'utf8'),
+    },
+    plainHttpRegistries: [image.split('/')[0] ?? ''],
+    images: [image],
     agentPolicy: policy,
   });
-  await environment.json('refvalue', 'put', 'tpm_initdata', createHash('sha256').update(initdata).digest('hex'));
+  await environment.json('refvalue', 'put', 'tpm_initdata', initdata.digest);
   const logDirectory = join(work, 'logs', uid);
   mkdirSync(logDirectory, { recursive: true });
   const config = {
@@ -134,7 +103,7 @@ async function boot(
     logDirectory,
     dnsConfig: { servers: [String(state['address'])] },
     annotations: {
-      'io.katacontainers.config.hypervisor.cc_init_data': encodeInitdataAnnotation(initdata),
+      [initdataAnnotation]: initdata.annotation,
       [volumeKeysAnnotation]: JSON.stringify(told),
     },
     linux: { securityContext: { namespaceOptions } },
@@ -208,9 +177,9 @@ const shell = (name: string, script: string, more: Partial<Container> = {}): Con
 });
 
 describe.skipIf(obstacle !== undefined)(`persistent volumes ${obstacle ?? ''}`, () => {
-  let data: Disk;
-  let other: Disk;
-  let raw: Disk;
+  let data: LoopDisk;
+  let other: LoopDisk;
+  let raw: LoopDisk;
 
   beforeAll(async () => {
     work = mkdtempSync(join(tmpdir(), 'sp-volumes-'));
@@ -228,9 +197,9 @@ describe.skipIf(obstacle !== undefined)(`persistent volumes ${obstacle ?? ''}`, 
         '--file',
         '-',
       );
-    data = disk('data');
-    other = disk('other');
-    raw = disk('raw');
+    data = loops.make(work, 'data');
+    other = loops.make(work, 'other');
+    raw = loops.make(work, 'raw');
   });
 
   afterAll(async () => {
@@ -241,7 +210,7 @@ describe.skipIf(obstacle !== undefined)(`persistent volumes ${obstacle ?? ''}`, 
     cri?.close();
     await environment.sealpod('down');
     for (const folder of handed) rmSync(folder, { recursive: true, force: true });
-    for (const device of loops) execFileSync('losetup', ['--detach', device]);
+    loops.detachAll();
     rmSync(work, { recursive: true, force: true });
     expect(environment.residue()).toEqual([]);
     await environment.remove();
@@ -267,8 +236,8 @@ describe.skipIf(obstacle !== undefined)(`persistent volumes ${obstacle ?? ''}`, 
     expect(spawnSync('mount', [raw.device, work]).status).not.toBe(0);
     await remove(first);
 
-    expect(holds(raw.file, `raw-${canary}`)).toBe(true);
-    expect(holds(data.file, canary)).toBe(false);
+    expect(diskHolds(raw, `raw-${canary}`)).toBe(true);
+    expect(diskHolds(data, canary)).toBe(false);
     expect(readFileSync(data.file).subarray(0, 4).toString('latin1')).toBe('LUKS');
 
     const read = shell('main', 'cat /data/file; head -c 60 /dev/raw', { volumeMounts, volumeDevices });

@@ -2,9 +2,9 @@ import { execFile } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { agentPolicy, podInitdata } from '@sealpod/cli/pod';
+import { agentPolicy } from '@sealpod/cli/pod';
 import { findProcesses } from '@sealpod/processes';
-import { encodeInitdataAnnotation } from '@sealpod/protocol/initdata';
+import { initdataAnnotation, workloadInitdata } from '@sealpod/workload';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { root } from '../e2e/environment.ts';
 import { clusterObstacle, nodeObstacle } from './access.ts';
@@ -82,17 +82,19 @@ describe.skipIf(reason !== undefined)(`installation${reason === undefined ? '' :
   it('installs, and a pod runs in a machine of its own', { timeout: 30 * minutes }, async () => {
     await sealpod('install', ...release());
     expect(await sealpod('doctor', '--cluster')).not.toContain('WRONG');
+    const { metadata } = (await cluster.get('namespace', 'sealpod-system')) as { metadata: { labels: object } };
+    expect(metadata.labels).toMatchObject({ 'pod-security.kubernetes.io/enforce': 'restricted' });
     const command = ['/bin/sh', '-c', 'echo begun; exec sleep 100000'];
-    const [repository = '', digest = ''] = cluster.image.split('@');
-    const initdata = podInitdata({
-      kbsUrl: 'https://192.0.2.1:8080',
-      kbsCertificatePem: readFileSync(join(cluster.directory, 'pki/ca.crt'), 'utf8'),
+    const { annotation } = workloadInitdata({
+      kbs: {
+        url: 'https://192.0.2.1:8080',
+        certificatePem: readFileSync(join(cluster.directory, 'pki/ca.crt'), 'utf8'),
+      },
       plainHttpRegistries: [cluster.cluster.registry],
-      imageRepository: repository,
-      imageDigests: [digest],
+      images: [cluster.image],
       agentPolicy: agentPolicy({ containers: [{ image: cluster.image, args: command }], allowExec: true }),
     });
-    const annotations = { 'io.katacontainers.config.hypervisor.cc_init_data': encodeInitdataAnnotation(initdata) };
+    const annotations = { [initdataAnnotation]: annotation };
     await cluster.apply({
       apiVersion: 'v1',
       kind: 'Pod',

@@ -1,3 +1,8 @@
+import { createPrivateKey } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { KbsClient } from '@sealpod/kbs-client';
+import { signAdminToken } from '@sealpod/kbs-client/token';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { killPart, startKeyBrokerAgain } from '../chaos/parts.ts';
 import { clusterObstacle, nodeObstacle, skipped } from './access.ts';
@@ -25,13 +30,18 @@ allow if {
 }
 `;
 
+interface Decision {
+  readonly kind: string;
+  readonly outcome: string;
+  readonly resource?: { readonly path: string };
+}
+
 describe.skipIf(obstacle !== undefined)(`encrypted images and the key broker${skipped(obstacle)}`, () => {
   const cluster = new TestCluster();
 
   /** A pod of an image that is encrypted for it; its guest is enrolled. */
   const encrypted = async (name: string, ...options: readonly string[]): Promise<readonly object[]> => {
-    const key = `default/image-key/${name}`;
-    await cluster.json('image', 'encrypt', 'plain/hello:1', `sealed/${name}:1`, '--key', key, ...options);
+    await encrypt(name, ...options);
     const pod = {
       apiVersion: 'v1',
       kind: 'Pod',
@@ -48,9 +58,27 @@ describe.skipIf(obstacle !== undefined)(`encrypted images and the key broker${sk
         ],
       },
     };
+    return sealed(pod);
+  };
+  const encrypt = async (name: string, ...options: readonly string[]): Promise<void> => {
+    const key = `default/image-key/${name}`;
+    await cluster.json('image', 'encrypt', 'plain/hello:1', `sealed/${name}:1`, '--key', key, ...options);
+  };
+  const sealed = async (pod: object): Promise<readonly object[]> => {
     const { objects, digests } = await cluster.seal([pod]);
     await cluster.enrol(...Object.values(digests));
     return objects;
+  };
+  /** What the key broker has decided so far, newest first. */
+  const decisions = async (): Promise<readonly Decision[]> => {
+    const privateKey = createPrivateKey(readFileSync(join(cluster.home, 'owner-key.pem')));
+    const { url, certificateFile } = cluster.keyBroker;
+    const client = new KbsClient({
+      url,
+      certificatePem: readFileSync(certificateFile, 'utf8'),
+      token: () => signAdminToken({ privateKey, role: 'owner', subject: 'test', ttlSeconds: 60 }),
+    });
+    return ((await client.get('/admin/v1/decisions?limit=1000')) as { decisions: readonly Decision[] }).decisions;
   };
   const expectMessage = (pod: string): Promise<void> =>
     expect.poll(() => cluster.ok('logs', pod), { timeout: 60_000, interval: 500 }).toBe(`${message}\n`);
@@ -80,6 +108,42 @@ describe.skipIf(obstacle !== undefined)(`encrypted images and the key broker${sk
     await cluster.waitFor('condition=Ready', 'pod/denied');
     await expectMessage('denied');
     await cluster.delete('pod/denied');
+  });
+
+  it('a pod attests once: its four containers, of encrypted images with two keys, share one evidence', async () => {
+    await encrypt('one');
+    await encrypt('two');
+    const before = (await decisions()).length;
+    const container = async (name: string, image: string, script: string, more: object = {}) => ({
+      ...{ name, image: await cluster.resolve(`sealed/${image}:1`), command: ['/bin/sh', '-c', script] },
+      ...more,
+    });
+    const stays = 'cat /message; exec sleep 3600';
+    await cluster.apply(
+      ...(await sealed({
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { name: 'four' },
+        spec: {
+          runtimeClassName: 'sealpod',
+          terminationGracePeriodSeconds: 0,
+          initContainers: [
+            await container('prepare', 'one', 'cat /message'),
+            await container('sidecar', 'two', stays, { restartPolicy: 'Always' }),
+          ],
+          containers: [await container('web', 'one', stays), await container('worker', 'two', stays)],
+        },
+      })),
+    );
+    await cluster.waitFor('condition=Ready', 'pod/four');
+    const after = await decisions();
+    const made = after.slice(0, after.length - before);
+    const granted = made.filter(({ outcome }) => outcome === 'OK');
+    expect(granted.filter(({ kind }) => kind === 'attest')).toHaveLength(1);
+    const keys = granted.filter(({ kind }) => kind === 'resource').map(({ resource }) => resource?.path);
+    expect(new Set(keys)).toEqual(new Set(['default/image-key/one', 'default/image-key/two']));
+    expect(await cluster.ok('logs', 'four', '--all-containers')).toBe(`${message}\n`.repeat(4));
+    await cluster.delete('pod/four');
   });
 
   it('a wrong key: IMG_DECRYPT_KEY, and no container runs', async () => {

@@ -43,6 +43,7 @@ describe.skipIf(obstacle !== undefined)(`what one sees of pods on Kubernetes${sk
     observed = {
       name: 'observed',
       allowExec: false,
+      allowedImages: [test.image],
       containers: [
         {
           name: 'main',

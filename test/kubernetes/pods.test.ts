@@ -513,6 +513,21 @@ describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubern
     );
 
     it.skipIf(onNode !== undefined)(
+      `a plain image that a plain pod pulled runs in a sealed pod, also after it was removed from the node${skipped(onNode)}`,
+      async () => {
+        const pod = (name: string) =>
+          cluster.pod({ name, containers: [{ name: 'main', image: plainImage, command: waiting }] });
+        for (const name of ['after-plain', 'after-plain-removal']) {
+          await cluster.apply(pod(name));
+          await cluster.waitFor('condition=Ready', `pod/${name}`);
+          expect(await cluster.ok('exec', name, '--', 'cat', '/content')).toBe('for runc\n');
+          await cluster.delete(`pod/${name}`);
+          if (name === 'after-plain') cluster.removeImage(plainImage);
+        }
+      },
+    );
+
+    it.skipIf(onNode !== undefined)(
       `an encrypted image in a Deployment runs, its key released after attestation${skipped(onNode)}`,
       async () => {
         const message = 'only an attested guest reads this';

@@ -4,10 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { buildImage, type ImageEntry, pushImage } from '@sealpod/cli/image';
-import { agentPolicy, type ContainerPolicy, podInitdata } from '@sealpod/cli/pod';
+import { agentPolicy, type ContainerPolicy } from '@sealpod/cli/pod';
 import { type ClusterState, readClusterState } from '@sealpod/cluster';
 import { encodeInitdataAnnotation } from '@sealpod/protocol/initdata';
 import { parseReference, RegistryClient } from '@sealpod/registry';
+import { initdataAnnotation, workloadInitdata } from '@sealpod/workload';
 import { parse } from 'yaml';
 import { type CommandResult, run, TestEnvironment } from '../e2e/environment.ts';
 import { type GivenCluster, givenCluster, sharedHome } from './access.ts';
@@ -28,6 +29,8 @@ export interface TestPod {
   /** Commands of exec probes and hooks; used where `allowExec` is false. */
   readonly commands?: readonly (readonly string[])[];
   readonly allowExec?: boolean;
+  /** What the image policy allows; without it the images of its containers. */
+  readonly allowedImages?: readonly string[];
   readonly labels?: Readonly<Record<string, string>>;
   readonly annotations?: Readonly<Record<string, string>>;
   readonly spec?: Readonly<Record<string, unknown>>;
@@ -218,16 +221,14 @@ export class TestCluster extends TestEnvironment {
     const containers = [...(pod.initContainers ?? []), ...pod.containers].map(
       ({ command, image = this.#image }): ContainerPolicy => ({ image, args: command }),
     );
-    const [repository = '', digest = ''] = (containers[0]?.image ?? '').split('@');
+    const images = pod.allowedImages ?? containers.map(({ image }) => image);
     const { url, certificateFile } = this.keyBroker;
-    return podInitdata({
-      kbsUrl: url,
-      kbsCertificatePem: readFileSync(certificateFile, 'utf8'),
-      plainHttpRegistries: [repository.split('/')[0] ?? ''],
-      imageRepository: repository,
-      imageDigests: [digest],
+    return workloadInitdata({
+      kbs: { url, certificatePem: readFileSync(certificateFile, 'utf8') },
+      plainHttpRegistries: [...new Set(images.map((image) => image.split('/')[0] ?? ''))],
+      images,
       agentPolicy: agentPolicy({ containers, commands: pod.commands ?? [], allowExec: pod.allowExec ?? true }),
-    });
+    }).toml;
   }
 
   /** A pod template (metadata and spec) that runs in a machine of its own. */
@@ -238,7 +239,7 @@ export class TestCluster extends TestEnvironment {
         labels: { app: pod.name, ...pod.labels },
         annotations: {
           ...pod.annotations,
-          'io.katacontainers.config.hypervisor.cc_init_data': encodeInitdataAnnotation(this.initdata(pod)),
+          [initdataAnnotation]: encodeInitdataAnnotation(this.initdata(pod)),
         },
       },
       spec: {

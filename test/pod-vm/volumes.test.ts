@@ -1,6 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
-import { closeSync, openSync, readSync } from 'node:fs';
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +8,7 @@ import type { EffectJournal, Instance, Provider, VolumeEffect } from '@sealpod/p
 import { createQemuProvider } from '@sealpod/peer-pods/providers/qemu';
 import { build } from 'esbuild';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { diskHolds, LoopDevices, type LoopDisk, loopObstacle } from '../loop-devices.ts';
 import { ask } from './machine-client.ts';
 
 /*
@@ -16,12 +16,7 @@ import { ask } from './machine-client.ts';
  * agent protocol and the key broker, see the end-to-end test.
  */
 
-const obstacle =
-  process.getuid?.() !== 0
-    ? 'needs root'
-    : spawnSync('losetup', ['--find'], { stdio: 'ignore' }).status === 0
-      ? undefined
-      : 'needs a free loop device';
+const obstacle = loopObstacle();
 const cacheDirectory = join(tmpdir(), 'sealpod-test-cache');
 /** A machine boots in half a minute where nothing else runs. */
 const patientMs = 600_000;
@@ -32,7 +27,7 @@ const folder = '/run/kata-containers/sandbox/storage';
 
 let work = '';
 let authority: TpmAuthority;
-const loops: string[] = [];
+const loops = new LoopDevices();
 const effects: EffectJournal = { intend: async () => undefined, complete: async () => undefined };
 const provided: Instance[] = [];
 
@@ -57,25 +52,12 @@ async function boot(sandboxId: string): Promise<Instance> {
   return instance;
 }
 
-interface Disk {
-  readonly file: string;
-  readonly device: string;
-}
-
-function disk(name: string): Disk {
-  const file = join(work, `${name}.img`);
-  execFileSync('truncate', ['-s', '64M', file]);
-  const device = execFileSync('losetup', ['--find', '--show', file], { encoding: 'utf8' }).trim();
-  loops.push(device);
-  return { file, device };
-}
-
 const plugs = () => {
   const { volumes } = provider();
   if (volumes === undefined) throw new Error('the provider has no volumes');
   return volumes;
 };
-const effect = (slot: number, { device }: Disk): VolumeEffect => ({
+const effect = (slot: number, { device }: LoopDisk): VolumeEffect => ({
   ...{ kind: 'volume' as const, slot, serial: `serial${slot}`, device, readOnly: false },
 });
 
@@ -92,20 +74,10 @@ function mount(instance: Instance, slot: number, more: { name: string; key?: str
   return ask(instance, { ask: 'mount', storage, key: more.key }, patientMs);
 }
 
-function holds({ file }: Disk, text: string): boolean {
-  const descriptor = openSync(file, 'r');
-  try {
-    const content = Buffer.alloc(64 << 20);
-    return content.subarray(0, readSync(descriptor, content, 0, content.length, 0)).includes(text);
-  } finally {
-    closeSync(descriptor);
-  }
-}
-
 describe.skipIf(obstacle !== undefined)(`volumes in a machine ${obstacle ?? ''}`, () => {
-  let sealed: Disk;
-  let plain: Disk;
-  let raw: Disk;
+  let sealed: LoopDisk;
+  let plain: LoopDisk;
+  let raw: LoopDisk;
 
   beforeAll(async () => {
     work = await mkdtemp(join(tmpdir(), 'sp-vm-volumes-'));
@@ -116,9 +88,9 @@ describe.skipIf(obstacle !== undefined)(`volumes in a machine ${obstacle ?? ''}`
     });
     await buildPodVmImage({ outputDirectory: join(work, 'image'), cacheDirectory, guestAgentDirectory: agent });
     authority = await createTpmAuthority(join(work, 'tpm-authority'));
-    sealed = disk('sealed');
-    plain = disk('plain');
-    raw = disk('raw');
+    sealed = loops.make(work, 'sealed');
+    plain = loops.make(work, 'plain');
+    raw = loops.make(work, 'raw');
   }, 3 * patientMs);
 
   afterEach(async () => {
@@ -126,7 +98,7 @@ describe.skipIf(obstacle !== undefined)(`volumes in a machine ${obstacle ?? ''}`
   });
 
   afterAll(async () => {
-    for (const device of loops) execFileSync('losetup', ['--detach', device]);
+    loops.detachAll();
     if (work !== '') await rm(work, { recursive: true, force: true });
   });
 
@@ -157,9 +129,9 @@ describe.skipIf(obstacle !== undefined)(`volumes in a machine ${obstacle ?? ''}`
       await expect.poll(disks, { timeout: 60_000 }).not.toMatch(/ sd[a-z]\n/);
       await plugs().detach(instance, effect(0, sealed));
 
-      expect(holds(sealed, canary)).toBe(false);
-      expect(holds(sealed, 'LUKS')).toBe(true);
-      expect([holds(plain, canary), holds(raw, canary)]).toEqual([true, true]);
+      expect(diskHolds(sealed, canary)).toBe(false);
+      expect(diskHolds(sealed, 'LUKS')).toBe(true);
+      expect([diskHolds(plain, canary), diskHolds(raw, canary)]).toEqual([true, true]);
       // What the guest made is what everybody makes: this machine's own programs read it.
       const dump = execFileSync('cryptsetup', ['luksDump', sealed.file], { encoding: 'utf8' });
       expect(dump).toMatch(/cipher: aes-xts-plain64/);

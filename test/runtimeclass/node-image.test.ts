@@ -11,14 +11,14 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pushImage } from '@sealpod/cli/image';
-import { agentPolicy, podInitdata } from '@sealpod/cli/pod';
+import { agentPolicy } from '@sealpod/cli/pod';
 import { buildReleaseImages, releaseVersion } from '@sealpod/cli/release';
 import { bundleGuestAgent } from '@sealpod/guest-agent/bundle';
 import { buildPodVmImage } from '@sealpod/peer-pods/pod-vm';
 import { findProcesses, type RunningProcess, runningProcesses } from '@sealpod/processes';
 import { NamespaceMode } from '@sealpod/protocol/gen/cri/runtime_v1_pb';
-import { encodeInitdataAnnotation } from '@sealpod/protocol/initdata';
 import { parseReference } from '@sealpod/registry';
+import { initdataAnnotation, workloadInitdata } from '@sealpod/workload';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { NodeApi } from './fixtures/node-api.ts';
 import { PlainContainerd } from './fixtures/plain-containerd.ts';
@@ -179,16 +179,15 @@ describe.skipIf(obstacle !== undefined)(`the node's image${obstacle ? ` (skipped
     expect(api.capacity).toEqual({ cpu: '2', 'kata.peerpods.io/vm': '3' });
     expect(await (await fetch(`http://127.0.0.1:${port}/metrics`)).text()).toMatch(/^sealpod_node_ready 1$/m);
 
-    const initdata = podInitdata({
-      kbsUrl: 'https://192.0.2.1:8080',
-      kbsCertificatePem: '-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n',
-      plainHttpRegistries: [],
-      imageRepository: 'registry.invalid/app',
-      imageDigests: [],
+    const initdata = workloadInitdata({
+      kbs: {
+        url: 'https://192.0.2.1:8080',
+        certificatePem: '-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n',
+      },
+      images: [],
       agentPolicy: agentPolicy({ containers: [], allowExec: false }),
     });
-    const annotation = 'io.katacontainers.config.hypervisor.cc_init_data';
-    const pod = containerd.pod('sealed', { annotations: { [annotation]: encodeInitdataAnnotation(initdata) } });
+    const pod = containerd.pod('sealed', { annotations: { [initdataAnnotation]: initdata.annotation } });
     const { runtime } = containerd.cri;
     const { podSandboxId } = await runtime.runPodSandbox(
       { config: pod, runtimeHandler: 'sealpod' },

@@ -27,7 +27,7 @@ export interface QemuProviderOptions {
   /** Folder with QEMU and swtpm, where they are not the system's. */
   readonly programsDirectory?: string;
   readonly accelerator?: Accelerator;
-  /** See `Provider.agentTransport`; default `plain`. */
+  /** See `Provider.agentTransport`; default `tls`. */
   readonly agentTransport?: 'tls' | 'plain';
 }
 
@@ -117,7 +117,7 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
 
   return {
     name: 'qemu',
-    agentTransport: options.agentTransport ?? 'plain',
+    agentTransport: options.agentTransport ?? 'tls',
     createInstance: async (request) => {
       checkShape(request);
       const directory = machineDirectory(request);

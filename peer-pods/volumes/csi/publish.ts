@@ -42,24 +42,33 @@ export class Publisher {
       const { volumeId, target, as } = publication;
       await this.#refuseConflict(publication);
       const device = await this.#backing.device(volumeId);
+      const before = (await this.#backing.published(volumeId))[target];
       await this.#backing.publish(volumeId, target, as);
-      if (as === 'direct') await this.#leave(publication, device);
-      else if (as === 'block') await bindDevice(device, target);
-      else await this.#mount(publication, device);
+      try {
+        if (as === 'direct') await this.#leave(publication, device);
+        else if (as === 'block') await bindDevice(device, target);
+        else await this.#mount(publication, device);
+      } catch (error) {
+        // What is refused is not taken back by the kubelet: it would be in use for ever.
+        if (before === undefined) await this.#takeBack(volumeId, target);
+        throw error;
+      }
     });
   }
 
   /** Takes back what `publish` gave; the volume's data stay. */
   unpublish(volumeId: string, target: string): Promise<void> {
-    return this.#inTurn(async () => {
-      while (await isMounted(target)) await runProgram('umount', target);
-      await rm(this.#folderOf(target), { recursive: true, force: true });
-      const found = await stat(target).catch(absent);
-      // Not recursively: should something be mounted or left there, it is no file of ours.
-      if (found?.isDirectory() === true) await rmdir(target);
-      else if (found !== undefined) await unlink(target);
-      await this.#backing.unpublish(volumeId, target);
-    });
+    return this.#inTurn(() => this.#takeBack(volumeId, target));
+  }
+
+  async #takeBack(volumeId: string, target: string): Promise<void> {
+    while (await isMounted(target)) await runProgram('umount', target);
+    await rm(this.#folderOf(target), { recursive: true, force: true });
+    const found = await stat(target).catch(absent);
+    // Not recursively: should something be mounted or left there, it is no file of ours.
+    if (found?.isDirectory() === true) await rmdir(target);
+    else if (found !== undefined) await unlink(target);
+    await this.#backing.unpublish(volumeId, target);
   }
 
   async #refuseConflict({ volumeId, target, as }: Publication): Promise<void> {
