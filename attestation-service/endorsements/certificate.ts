@@ -50,6 +50,8 @@ export function parseCertificate(der: Uint8Array): Certificate {
   try {
     const x509 = new X509Certificate(der);
     if (x509.raw.length !== der.length) throw new RangeError('bytes after the certificate');
+    // Decoded only now: a key that cannot be would be an untyped error in the middle of a verification.
+    if (x509.publicKey.type !== 'public') throw new RangeError('no public key');
     const { extensions: listed = [] } = AsnConvert.parse(x509.raw, X509Structure).tbsCertificate;
     const extensions = new Map(
       Array.from(listed, ({ extnID, extnValue }) => [extnID, Buffer.from(extnValue.buffer)] as const),
