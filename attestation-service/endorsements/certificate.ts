@@ -1,18 +1,18 @@
-import 'reflect-metadata';
 import { X509Certificate } from 'node:crypto';
+import { AsnConvert } from '@peculiar/asn1-schema';
 import {
-  BasicConstraintsExtension,
-  ExtendedKeyUsageExtension,
-  X509Certificate as ExtensionReader,
+  BasicConstraints,
+  ExtendedKeyUsage,
+  KeyUsage,
   KeyUsageFlags,
-  KeyUsagesExtension,
-} from '@peculiar/x509';
+  Certificate as X509Structure,
+} from '@peculiar/asn1-x509';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { remembered } from './remembered.ts';
 
 /**
  * A certificate and what path validation needs to know of it. Node's own class checks signatures and dates but does not
- * show key usage bits and the path length, which are read from the same bytes.
+ * show extensions, which are read from the same bytes.
  */
 export interface Certificate {
   readonly x509: X509Certificate;
@@ -28,6 +28,8 @@ export interface Certificate {
   };
   /** Object identifiers; undefined where the extension is absent. */
   readonly extendedKeyUsage?: readonly string[];
+  /** Values of the extensions, by object identifier. */
+  readonly extensions: ReadonlyMap<string, Buffer>;
   /** Critical extensions that nothing here understands: a certificate that has one is not usable (RFC 5280 §4.2). */
   readonly unknownCritical: readonly string[];
 }
@@ -58,16 +60,26 @@ function parse(der: Uint8Array): Certificate {
   try {
     const x509 = new X509Certificate(der);
     if (x509.raw.length !== der.length) throw new RangeError('bytes after the certificate');
-    const reader = new ExtensionReader(x509.raw);
-    const basic = reader.getExtension(BasicConstraintsExtension);
-    const usages = reader.getExtension(KeyUsagesExtension)?.usages;
-    const extended = reader.getExtension(ExtendedKeyUsageExtension)?.usages;
+    // Decoded only now: a key that cannot be would be an untyped error in the middle of a verification.
+    if (x509.publicKey.type !== 'public') throw new RangeError('no public key');
+    const { extensions: listed = [] } = AsnConvert.parse(x509.raw, X509Structure).tbsCertificate;
+    const extensions = new Map(
+      Array.from(listed, ({ extnID, extnValue }) => [extnID, Buffer.from(extnValue.buffer)] as const),
+    );
+    if (extensions.size !== listed.length) throw new RangeError('an extension is there twice');
+    const read = <T>(id: string, type: new () => T): T | undefined => {
+      const value = extensions.get(id);
+      return value && AsnConvert.parse(value, type);
+    };
+    const basic = read('2.5.29.19', BasicConstraints);
+    const usages = read('2.5.29.15', KeyUsage)?.toNumber();
+    const extended = read('2.5.29.37', ExtendedKeyUsage);
     const has = (flag: KeyUsageFlags): boolean => ((usages ?? 0) & flag) !== 0;
     return {
       x509,
-      isAuthority: basic?.ca ?? false,
-      ...(basic?.pathLength === undefined ? {} : { pathLength: basic.pathLength }),
-      ...(usages === undefined || usages === null
+      isAuthority: basic?.cA ?? false,
+      ...(basic?.pathLenConstraint === undefined ? {} : { pathLength: basic.pathLenConstraint }),
+      ...(usages === undefined
         ? {}
         : {
             keyUsage: {
@@ -77,10 +89,11 @@ function parse(der: Uint8Array): Certificate {
               keyAgreement: has(KeyUsageFlags.keyAgreement),
             },
           }),
-      ...(extended === undefined || extended === null ? {} : { extendedKeyUsage: Array.from(extended, String) }),
-      unknownCritical: Array.from(reader.extensions, ({ critical, type }) =>
-        critical && !understood.has(type) ? type : '',
-      ).filter((type) => type !== ''),
+      ...(extended === undefined ? {} : { extendedKeyUsage: Array.from(extended, String) }),
+      extensions,
+      unknownCritical: Array.from(listed, ({ critical, extnID }) =>
+        critical && !understood.has(extnID) ? extnID : '',
+      ).filter((id) => id !== ''),
     };
   } catch (cause) {
     throw new SealpodError('EV_FORMAT', 'malformed certificate', { cause });

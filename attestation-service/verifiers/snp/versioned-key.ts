@@ -1,4 +1,3 @@
-import { X509Certificate } from '@peculiar/x509';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { SnpTcb } from '@sealpod/protocol/snp';
 import { type Certificate, parseCertificate, parsePemCertificates } from '../../endorsements/certificate.ts';
@@ -42,10 +41,9 @@ const versionedKeys = new WeakMap<Certificate, VersionedKey>();
 
 function versionedKeyOf(certificate: Certificate): VersionedKey {
   const kind = kindOf(certificate);
-  const reader = new X509Certificate(certificate.x509.raw);
   const part = (name: keyof typeof partExtensions): number | undefined => {
-    const value = reader.getExtension(partExtensions[name])?.value;
-    return value === undefined ? undefined : smallInteger(Buffer.from(value), name);
+    const value = certificate.extensions.get(partExtensions[name]);
+    return value === undefined ? undefined : smallInteger(value, name);
   };
   const required = (name: keyof typeof partExtensions): number => {
     const value = part(name);
@@ -53,7 +51,7 @@ function versionedKeyOf(certificate: Certificate): VersionedKey {
     return value;
   };
   const fmc = part('fmc');
-  const hardwareId = reader.getExtension(hardwareIdExtension)?.value;
+  const hardwareId = certificate.extensions.get(hardwareIdExtension);
   return {
     certificate,
     kind,
@@ -64,7 +62,7 @@ function versionedKeyOf(certificate: Certificate): VersionedKey {
       snp: required('snp'),
       microcode: required('microcode'),
     },
-    ...(hardwareId === undefined ? {} : { hardwareId: octets(Buffer.from(hardwareId)) }),
+    ...(hardwareId === undefined ? {} : { hardwareId: octets(hardwareId) }),
   };
 }
 

@@ -1,0 +1,90 @@
+import { SealpodError } from '@sealpod/protocol/errors';
+import { parseEventLog } from '@sealpod/protocol/event-log';
+import type { JsonValue } from '@sealpod/protocol/json';
+import { parseAttest, parsePublicArea, parseQuoteInfo, parseSignature } from '@sealpod/protocol/tpm';
+import { parseCertificate } from '../endorsements/certificate.ts';
+import { portableTees, verifyEarToken, verifyEvidence } from '../portable/index.ts';
+import type { Call } from '../portable/testing/drive.ts';
+import { parseVersionedKey } from '../verifiers/snp/versioned-key.ts';
+
+/** One thing that takes hostile input. */
+export interface Target {
+  /** Makes valid inputs of the calls that the tests of the portable entry point make. */
+  seeds(calls: readonly Call[]): readonly JsonValue[];
+  /** Bytes are given as base64. Throws SealpodError or returns; @returns a code that has to be one of the shared ones */
+  run(input: JsonValue, calls: readonly Call[]): Promise<string> | string;
+  /** Whether inputs are bytes (base64) and not structures. */
+  readonly bytes: boolean;
+}
+
+const base64 = (bytes: Iterable<number> | string | undefined): string =>
+  Buffer.from(typeof bytes === 'string' ? Buffer.from(bytes, 'base64') : [...(bytes ?? [])]).toString('base64');
+type Members = Readonly<Record<string, never>>;
+
+/** A parser of bytes: returns, or throws a typed error. */
+function parser(parse: (bytes: Buffer) => unknown, seed: (evidence: Members) => string | undefined): Target {
+  return {
+    bytes: true,
+    seeds: (calls) =>
+      calls.flatMap((call) => {
+        const found = 'tee' in call ? seed((call.evidence ?? {}) as Members) : undefined;
+        return found === undefined ? [] : [found];
+      }),
+    run: (input) => {
+      parse(Buffer.from(typeof input === 'string' ? input : '', 'base64'));
+      return 'OK';
+    },
+  };
+}
+
+/** A verifier of a TEE, under the expectations of a minted call. */
+function verifier(tee: string): Target {
+  const of = (calls: readonly Call[]) => calls.flatMap((call) => ('tee' in call && call.tee === tee ? [call] : []));
+  return {
+    bytes: false,
+    seeds: (calls) => of(calls).map(({ evidence }) => evidence),
+    run: async (input, calls) => {
+      const [call] = of(calls);
+      if (call === undefined) throw new SealpodError('INTERNAL', 'no seed');
+      const { snpRoot, tpmRoots, trustedAttestationKeys = [] } = call;
+      const options = {
+        snp: { allowVersion2: true, ...(snpRoot === undefined ? {} : { root: snpRoot }) },
+        tpm: tpmRoots === undefined ? {} : { roots: tpmRoots },
+      };
+      const expectations = { trustedAttestationKeys, now: new Date(call.now) };
+      return (await verifyEvidence(tee, input, expectations, options)).verdict.code;
+    },
+  };
+}
+
+const quote = (evidence: Members, member: string): string | undefined =>
+  (evidence['tpm_quote'] as Members | undefined)?.[member];
+
+/** Every target by name. The verifiers of the portable entry point are here by themselves; a parser is a line. */
+export const targets: Readonly<Record<string, Target>> = {
+  ...Object.fromEntries(portableTees.map((tee) => [tee, verifier(tee)])),
+  certificate: parser(parseCertificate, (evidence) => evidence['ek_certificate']),
+  'snp-certificate': parser(parseVersionedKey, (evidence) => {
+    const [first] = (evidence['cert_chain'] ?? []) as readonly { readonly data: readonly number[] }[];
+    return first && base64(first.data);
+  }),
+  'event-log': parser(
+    (bytes) => parseEventLog(bytes, { maxBytes: 512 * 1024 }),
+    (evidence) => evidence['event_log'],
+  ),
+  'tpm-attest': parser(
+    (bytes) => parseQuoteInfo(parseAttest(bytes).attested),
+    (evidence) => quote(evidence, 'message'),
+  ),
+  'tpm-public-area': parser(parsePublicArea, (evidence) => evidence['ak_public_area']),
+  'tpm-signature': parser(parseSignature, (evidence) => quote(evidence, 'signature')),
+  ear: {
+    bytes: false,
+    seeds: (calls) => calls.flatMap((call) => ('token' in call ? [call.token] : [])),
+    run: async (input, calls) => {
+      const call = calls.find((candidate) => 'token' in candidate);
+      const jwks = call !== undefined && 'token' in call ? call.jwks : { keys: [] };
+      return (await verifyEarToken(input as string, { jwks })).verdict.code;
+    },
+  },
+};
