@@ -54,6 +54,8 @@ export interface TpmOptions {
    * `trustedAttestationKeys` make a key trusted.
    */
   readonly challengeKey?: Uint8Array;
+  /** Refuses a key that nobody vouches for but the guest. True by default. */
+  readonly requireTrustedKey?: boolean;
 }
 
 export interface PortableOptions {
@@ -66,7 +68,8 @@ const verifiers = {
   snp: ({ snp = {} }) => snpVerifier(rulesOf(snp), [givenCollateral(snp)]),
   'az-snp-vtpm': ({ snp = {} }) => azureSnpVerifier(rulesOf(snp), [givenCollateral(snp)]),
   // A key that nobody knows, where there is none: an empty one would let anybody make the secret.
-  tpm: ({ tpm = {} }) => tpmVerifier(tpm.roots ?? [], tpm.challengeKey ?? randomBytes(32)),
+  tpm: ({ tpm: { roots = [], requireTrustedKey = true, challengeKey = randomBytes(32) } = {} }) =>
+    tpmVerifier({ roots, requireTrustedKey }, challengeKey),
 } as const satisfies Record<string, (options: PortableOptions) => Verifier>;
 
 export type PortableTee = keyof typeof verifiers;

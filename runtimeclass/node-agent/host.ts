@@ -11,13 +11,16 @@ const searchPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const maxOutputBytes = 8 << 20;
 const namespaces = ['mnt', 'uts', 'ipc', 'net'] as const;
 
+/** What the host's own programs leave behind is for others too: a containerd that is restarted keeps its umask. */
+const umasks = { host: '022', services: '077' };
+
 /**
  * Runs before each program on the host: leaves the control groups of the agent's pod, which end with the pod and all in
- * them. `$1` is the group to join, below the root of each hierarchy; empty for the roots. The out-of-memory score of a
- * pod is not that of a daemon; where the machine does not let it be lowered, it stays.
+ * them. `$1` is the group to join, below the root of each hierarchy; empty for the roots. `$2` is the umask. The out-of-memory
+ * score of a pod is not that of a daemon; where the machine does not let it be lowered, it stays.
  */
 const leavePod = `
-group=$1; shift
+group=$1; mask=$2; shift 2
 join() {
   target=$1\${group:+/$group}
   mkdir -p "$target"
@@ -34,7 +37,7 @@ else for hierarchy in "$root"/*; do
   if [ -d "$hierarchy" ] && ! [ -L "$hierarchy" ] && [ -e "$hierarchy/cgroup.procs" ]; then join "$hierarchy"; fi
 done; fi
 (echo 0 >/proc/self/oom_score_adj) 2>/dev/null || true
-umask 077
+umask "$mask"
 exec "$@"
 `;
 
@@ -71,7 +74,7 @@ export class Host {
    * @throws SealpodError PREREQUISITE where it fails, with the end of what it printed
    */
   async run(command: readonly string[], timeoutMs = 30_000): Promise<string> {
-    const [program = '', ...args] = this.#wrapped(command, '');
+    const [program = '', ...args] = this.#wrapped(command, '', umasks.host);
     return new Promise((resolve, reject) => {
       const options = { timeout: timeoutMs, maxBuffer: maxOutputBytes, env: { PATH: searchPath, LC_ALL: 'C' } };
       execFile(program, args, options, (error, stdout, stderr) => {
@@ -97,7 +100,7 @@ export class Host {
     mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
     const log = openSync(file, 'a', 0o600);
     try {
-      const [program = '', ...args] = this.#wrapped(command, this.#serviceGroup);
+      const [program = '', ...args] = this.#wrapped(command, this.#serviceGroup, umasks.services);
       const child = spawn(program, args, {
         detached: true,
         stdio: ['ignore', log, log],
@@ -111,8 +114,8 @@ export class Host {
     }
   }
 
-  #wrapped(command: readonly string[], group: string): string[] {
-    return [...this.#enter(), 'sh', '-c', leavePod, 'sh', group, ...command];
+  #wrapped(command: readonly string[], group: string, umask: string): string[] {
+    return [...this.#enter(), 'sh', '-c', leavePod, 'sh', group, umask, ...command];
   }
 
   /** Nothing where the agent runs on the host itself. */

@@ -6,7 +6,7 @@
  */
 import { unsupported } from './unsupported.ts';
 
-export { createHash, createHmac, timingSafeEqual } from './hash.ts';
+export { createHash, createHmac, hash, timingSafeEqual } from './hash.ts';
 export { constants, createPublicKey, KeyObject, verify } from './public-key.ts';
 export { X509Certificate } from './x509.ts';
 

@@ -44,6 +44,11 @@ export function createHash(name: string): Digest {
   return new Digest(hashFunction(name).create());
 }
 
+/** One call, as `hash` of node:crypto. */
+export function hash(name: string, data: Uint8Array | string, encoding: BufferEncoding = 'hex'): string {
+  return createHash(name).update(data).digest(encoding);
+}
+
 export function createHmac(name: string, key: Uint8Array | string): Digest {
   return new Digest(hmac.create(hashFunction(name), typeof key === 'string' ? Buffer.from(key) : key));
 }

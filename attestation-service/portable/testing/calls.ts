@@ -4,12 +4,13 @@ import type { EarClaims } from '@sealpod/protocol/ear';
 import { initdataDigest } from '@sealpod/protocol/initdata';
 import type { JsonObject } from '@sealpod/protocol/json';
 import { regularise, runtimeDataDigest } from '@sealpod/protocol/rcar';
+import { snpReportAsJson } from '@sealpod/protocol/snp';
 import { vectorPath } from '@sealpod/protocol/testing/vectors';
 import type { TpmEvidence } from '@sealpod/protocol/tpm';
 import { SoftwareTpm } from '@sealpod/protocol/tpm/testing';
 import type { AttestationService } from '../../service.ts';
 import { newTokenKey, TokenSigner } from '../../token/signer.ts';
-import { mintReport, reportAsJson, reportFields, TestAmd } from '../../verifiers/snp/testing/mint.ts';
+import { mintReport, reportFields, TestAmd } from '../../verifiers/snp/testing/mint.ts';
 import { tpmVerifier } from '../../verifiers/tpm/index.ts';
 import { TestAuthority } from '../../verifiers/tpm/testing/authority.ts';
 import { initdata, session, TestGuest } from '../../verifiers/tpm/testing/mint.ts';
@@ -46,7 +47,7 @@ export async function mintedSnpCalls(): Promise<NamedCall[]> {
     call: {
       tee: 'snp',
       evidence: {
-        attestation_report: reportAsJson(report),
+        attestation_report: snpReportAsJson(report),
         cert_chain: [{ cert_type: 'VCEK', data: [...key.der] }],
       },
       reportData: hex(reportData),
@@ -90,7 +91,7 @@ export async function mintedTpmCalls(): Promise<NamedCall[]> {
   const authority = await (await TestAuthority.root('CN=Test Root')).intermediate();
   const tpmRoots = [{ name: 'test TPMs', certificates: authority.certificates, simulated: true }];
   const challengeKey = randomBytes(32);
-  const verifier = tpmVerifier(tpmRoots, challengeKey);
+  const verifier = tpmVerifier({ roots: tpmRoots }, challengeKey);
   const service = {
     challenge: async ({ tee_params: parameters = '' }) => verifier.challenge?.(parameters) ?? '',
   } as AttestationService;
@@ -168,7 +169,7 @@ export async function mintedEarCalls(): Promise<NamedCall[]> {
     code,
     call: {
       token,
-      jwks: { keys: [...other.jwks().keys, ...signer.jwks().keys] },
+      jwks: { keys: [other.publicJwk(), signer.publicJwk()] },
       issuer: claims.iss,
       now: new Date(1_780_000_100_000).toISOString(),
       ...more,
@@ -179,7 +180,7 @@ export async function mintedEarCalls(): Promise<NamedCall[]> {
   return [
     call('genuine', 'OK'),
     call('changed claims', 'TOKEN_INVALID', { token: `${header}.${changed}.${signature}` }),
-    call('the key only in its header', 'TOKEN_INVALID', { jwks: other.jwks() }),
+    call('the key only in its header', 'TOKEN_INVALID', { jwks: { keys: [other.publicJwk()] } }),
     call('expired', 'TOKEN_INVALID', { now: '2027-01-01T00:00:00Z' }),
     call('not valid yet', 'TOKEN_INVALID', { now: '2025-01-01T00:00:00Z' }),
     call('another issuer', 'TOKEN_INVALID', { issuer: 'other' }),
@@ -202,7 +203,7 @@ export function recordedCalls(): NamedCall[] {
     call: {
       tee: 'snp',
       evidence: {
-        attestation_report: reportAsJson(read(`snp/${report}`)),
+        attestation_report: snpReportAsJson(read(`snp/${report}`)),
         cert_chain: [{ cert_type: type, data: [...read(`snp/${key}`)] }],
       },
       allowVersion2: true,
