@@ -35,6 +35,8 @@ export function removalPatch(daemonSet: JsonObject): JsonObject {
         spec: {
           initContainers: [{ ...remover, name: 'uninstall', command: [...agent.command, '--uninstall'] }],
           containers: [
+            // A strategic merge keeps what it does not name, and the agent would place everything again.
+            ...template.spec.containers.map(({ name }) => ({ name: name ?? '', $patch: 'delete' })),
             {
               name: 'removed',
               image: agent['image'] ?? '',

@@ -18,6 +18,25 @@ function merged(target: unknown, patch: unknown): unknown {
   return base;
 }
 
+/** As the API server merges what has names strategically: lists keep what a patch does not name. */
+function strategicallyMerged(target: unknown, patch: unknown): unknown {
+  if (Array.isArray(patch) && patch.every((item) => isObject(item) && 'name' in item)) {
+    const items = new Map((Array.isArray(target) ? target : []).map((item: Json) => [item['name'], item]));
+    for (const { $patch: directive, ...item } of patch as Json[]) {
+      if (directive === 'delete') items.delete(item['name']);
+      else items.set(item['name'], strategicallyMerged(items.get(item['name']), item) as Json);
+    }
+    return [...items.values()];
+  }
+  if (!isObject(patch)) return patch;
+  const base = isObject(target) ? { ...target } : {};
+  for (const [name, value] of Object.entries(patch)) {
+    if (value === null) delete base[name];
+    else base[name] = strategicallyMerged(base[name], value);
+  }
+  return base;
+}
+
 /** The generation counts changes of the specification. */
 function withGeneration(object: KubernetesObject, before: KubernetesObject | undefined): KubernetesObject {
   const changed = !isDeepStrictEqual(before?.['spec'], object['spec']);
@@ -91,11 +110,15 @@ export class ClusterForTests implements ObjectClient {
     return this.#stored(object);
   }
 
-  async merge(reference: ObjectReference, patch: object): Promise<KubernetesObject> {
+  merge(reference: ObjectReference, patch: object): Promise<KubernetesObject> {
+    return this.#patch(reference, patch, merged);
+  }
+
+  async #patch(reference: ObjectReference, patch: object, by: typeof merged): Promise<KubernetesObject> {
     const before = this.objects.get(nameOf(reference));
     if (before === undefined) throw new KubernetesRefusal(404, 'NotFound', 'there is none');
     const { resourceVersion: _version, ...metadata } = ((patch as Json)['metadata'] ?? {}) as Json;
-    const next = withGeneration(merged(before, { ...patch, metadata }) as KubernetesObject, before);
+    const next = withGeneration(by(before, { ...patch, metadata }) as KubernetesObject, before);
     this.put(next);
     const { deletionTimestamp, finalizers = [] } = next.metadata;
     if (deletionTimestamp !== undefined && finalizers.length === 0) this.objects.delete(nameOf(reference));
@@ -103,7 +126,7 @@ export class ClusterForTests implements ObjectClient {
   }
 
   strategicMerge(reference: ObjectReference, patch: object): Promise<KubernetesObject> {
-    return this.merge(reference, patch);
+    return this.#patch(reference, patch, strategicallyMerged);
   }
 
   delete(reference: ObjectReference): Promise<void> {

@@ -153,10 +153,11 @@ test('is removed in order: no new pods, then the nodes, then the rest', async ()
   expect(cluster.deleted).not.toContain('DaemonSet sealpod-nodes/sealpod-node-agent');
   expect(await told()).toContain('Progressing RemovingFromNodes: ');
   const removing = (await cluster.get(agent)) as unknown as {
-    spec: { template: { spec: { initContainers: { command: string[] }[]; containers: object[] } } };
+    spec: { template: { spec: { initContainers: { command: string[] }[]; containers: { name: string }[] } } };
   };
   const { initContainers, containers } = removing.spec.template.spec;
   expect(initContainers[0]?.command.at(-1)).toBe('--uninstall');
+  expect(containers.map(({ name }) => name)).toEqual(['removed']);
   expect(containers[0]).not.toHaveProperty('readinessProbe');
   await nodesAre(2, 1);
   await reconcile();
