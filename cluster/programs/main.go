@@ -43,9 +43,21 @@ var programs = map[string]func(context.Context) error{
 	"kube-proxy":     func(context.Context) error { os.Exit(cli.Run(proxy.NewProxyCommand())); return nil },
 	"kubectl":        runKubectl,
 	"etcd":           func(context.Context) error { etcdmain.Main(os.Args); return nil },
-	"containerd":     func(ctx context.Context) error { return containerd.App().Run(ctx, os.Args) },
-	"ctr":            func(ctx context.Context) error { return ctr.New().Run(ctx, os.Args) },
+	"containerd":     func(ctx context.Context) error { return runApp(ctx, containerd.App().Run) },
+	"ctr":            func(ctx context.Context) error { return runApp(ctx, ctr.New().Run) },
 	"helm":           runHelm,
+}
+
+// runApp starts a program of containerd: releases before 2.4 have a library whose programs take no context.
+func runApp(ctx context.Context, run any) error {
+	switch run := run.(type) {
+	case func(context.Context, []string) error:
+		return run(ctx, os.Args)
+	case func([]string) error:
+		return run(os.Args)
+	default:
+		return fmt.Errorf("a program that starts in no known way: %T", run)
+	}
 }
 
 func runKubectl(context.Context) error {
