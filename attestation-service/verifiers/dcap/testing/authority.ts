@@ -1,3 +1,4 @@
+import 'reflect-metadata';
 import { Extension, X509CrlGenerator } from '@peculiar/x509';
 import {
   Boolean as Asn1Boolean,
