@@ -63,6 +63,8 @@ export class IntelCollateral {
       (source) => source.tcbInfo(tee, fmspc),
       async (answer) => {
         const verified = verifySignedDocument(answer, 'tcbInfo', parseTcbInfo, this.#root, now);
+        const { document } = verified;
+        isAbout('TCB info', [document.tee, document.fmspc.toString('hex')], [tee, fmspc.toLowerCase()]);
         await this.#checkNumber(key, verified.document, now, 'TCB info');
         return verified;
       },
@@ -77,6 +79,7 @@ export class IntelCollateral {
       (source) => source.qeIdentity(tee),
       async (answer) => {
         const verified = verifySignedDocument(answer, 'enclaveIdentity', parseEnclaveIdentity, this.#root, now);
+        isAbout('the identity of a quoting enclave', [verified.document.id], [tee === 'tdx' ? 'TD_QE' : 'QE']);
         await this.#checkNumber(key, verified.document, now, 'the identity of the quoting enclave');
         return verified;
       },
@@ -90,7 +93,7 @@ export class IntelCollateral {
       now,
       (source) => source.pckRevocationList(authority),
       async (answer) => {
-        const verified = verifyPckRevocationList(answer, this.#root, now);
+        const verified = verifyPckRevocationList(answer, authority, this.#root, now);
         await this.#checkList(key, verified.document, now);
         return verified;
       },
@@ -186,6 +189,18 @@ export class IntelCollateral {
     if (this.#kept.size > maxKept && oldest !== undefined) this.#kept.delete(oldest);
     return kept.outcome;
   }
+}
+
+/**
+ * What is signed as it should be may still be about something else than was asked for, and would spoil the memory of what
+ * was seen before.
+ */
+function isAbout(what: string, actual: readonly string[], expected: readonly string[]): void {
+  if (actual.join(' ') === expected.join(' ')) return;
+  throw new SealpodError('EV_COLLATERAL_UNAVAILABLE', `a source answered with ${what} of something else`, {
+    expected: expected.join(' '),
+    actual: actual.join(' ').slice(0, 64),
+  });
 }
 
 function digestOf({ document, issuerChain = '' }: IntelAnswer): string {

@@ -12,7 +12,7 @@ import { type Certificate, parsePemCertificates } from '../certificate.ts';
 import type { EnrolledRoot } from '../certificate-path.ts';
 import { type RevocationList, readRevocationList } from '../revocation-list.ts';
 import { type VerifiedChain, verifyChain } from '../verified-chain.ts';
-import type { IntelAnswer } from './source.ts';
+import type { IntelAnswer, PckAuthority } from './source.ts';
 
 /** A document whose signature verified under a chain to Intel's root. Dates and revocation are not looked at. */
 export interface Verified<Document> {
@@ -25,6 +25,12 @@ const maxBytes = 1024 * 1024;
 
 /** The only certificate under Intel's root that may sign TCB info and identities of enclaves. */
 const signerName = 'Intel SGX TCB Signing';
+
+/** Who issues certificates of platforms, and the lists of those that were revoked. */
+const pckAuthorities: Readonly<Record<PckAuthority, string>> = {
+  platform: 'Intel SGX PCK Platform CA',
+  processor: 'Intel SGX PCK Processor CA',
+};
 
 /** Common name of a certificate's subject. */
 export function commonName({ x509 }: Certificate): string {
@@ -69,11 +75,19 @@ export function verifySignedDocument<Document>(
 /** Verifies a list of revoked platforms under its issuer's chain. @throws SealpodError EV_FORMAT, EV_CERT_CHAIN, EV_SIGNATURE */
 export function verifyPckRevocationList(
   { document, issuerChain = '' }: IntelAnswer,
+  authority: PckAuthority,
   root: EnrolledRoot,
   now: Date,
 ): Verified<RevocationList> {
   const [issuer, ...others] = parsePemCertificates(issuerChain);
   if (issuer === undefined) throw new SealpodError(code, 'the issuer of a revocation list is missing');
   const chain = verifyChain(issuer, others, root, now);
+  // A list of the other authority is signed as well, and names nobody of this one.
+  if (commonName(issuer) !== pckAuthorities[authority]) {
+    throw new SealpodError('EV_CERT_CHAIN', 'a revocation list is of another issuer', {
+      expected: pckAuthorities[authority],
+      actual: commonName(issuer),
+    });
+  }
   return { document: readRevocationList(document, issuer), chain };
 }
