@@ -231,7 +231,9 @@ describe('revocation lists', () => {
 
 describe('several sources', () => {
   it('are asked in order until one has what verifies', async () => {
-    const away: Partial<IntelCollateralSource> = { tcbInfo: () => Promise.reject(new SealpodError('EV_COLLATERAL_UNAVAILABLE', 'away')) };
+    const away: Partial<IntelCollateralSource> = {
+      tcbInfo: () => Promise.reject(new SealpodError('EV_COLLATERAL_UNAVAILABLE', 'away')),
+    };
     const bad = mintSource(intel, { tcbInfoSigning: { signed: '{}' } });
     const sources = [
       mintSource(intel, { tcbInfo: null }),
