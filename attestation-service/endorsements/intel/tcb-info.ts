@@ -213,10 +213,10 @@ function list(object: JsonObject, name: string, optional = false): JsonObject[] 
 }
 
 function hex(object: JsonObject, name: string, bytes: number): Buffer {
-  const value = decodeHex(stringMember(object, name, code), { what: name, maxBytes: bytes, code });
-  if (value.length !== bytes)
-    throw new SealpodError(code, `${name} must be of ${bytes} bytes`, { actual: `${value.length}` });
-  return value;
+  const text = stringMember(object, name, code);
+  if (text.length !== bytes * 2)
+    throw new SealpodError(code, `${name} must be of ${bytes} bytes`, { actual: `${text.length} digits` });
+  return decodeHex(text, { what: name, maxBytes: bytes, code });
 }
 
 function date(object: JsonObject, name: string): Date {
