@@ -10,7 +10,10 @@ import {
 import { parseCertificate } from '../../endorsements/certificate.ts';
 import type { EnrolledRoot } from '../../endorsements/certificate-path.ts';
 
-const curve = { name: 'ECDSA', namedCurve: 'P-384', hash: 'SHA-384' } as const;
+const curves = {
+  'P-256': { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' },
+  'P-384': { name: 'ECDSA', namedCurve: 'P-384', hash: 'SHA-384' },
+} as const;
 
 /** One certificate of a test's authority, and its key. */
 export interface Issued {
@@ -18,6 +21,7 @@ export interface Issued {
   readonly der: Buffer;
   readonly key: KeyObject;
   readonly signing: webcrypto.CryptoKey;
+  readonly curve: keyof typeof curves;
 }
 
 /** What a test makes another about a certificate. */
@@ -26,12 +30,19 @@ export interface IssueOptions {
   readonly extensions?: readonly Extension[];
   readonly notBefore?: Date;
   readonly notAfter?: Date;
+  /** Of its key; default P-384. */
+  readonly curve?: keyof typeof curves;
 }
 
-/** Issues a certificate for a new key on P-384; without an issuer it is self-signed. */
+/** How a key of a test's authority signs. */
+export function signingAlgorithm({ curve }: Pick<Issued, 'curve'>): (typeof curves)[keyof typeof curves] {
+  return curves[curve];
+}
+
+/** Issues a certificate for a new key; without an issuer it is self-signed. */
 export async function issue(issuer: Issued | undefined, subject: string, options: IssueOptions = {}): Promise<Issued> {
-  const { authority = false, extensions = [], notBefore, notAfter } = options;
-  const keys = await webcrypto.subtle.generateKey(curve, true, ['sign', 'verify']);
+  const { authority = false, extensions = [], notBefore, notAfter, curve = 'P-384' } = options;
+  const keys = await webcrypto.subtle.generateKey(curves[curve], true, ['sign', 'verify']);
   const usage = authority ? KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign : KeyUsageFlags.digitalSignature;
   const certificate = await X509CertificateGenerator.create({
     issuer: issuer?.subject ?? subject,
@@ -40,7 +51,7 @@ export async function issue(issuer: Issued | undefined, subject: string, options
     notAfter: notAfter ?? new Date('2034-01-01T00:00:00Z'),
     publicKey: keys.publicKey,
     signingKey: issuer?.signing ?? keys.privateKey,
-    signingAlgorithm: curve,
+    signingAlgorithm: signingAlgorithm(issuer ?? { curve }),
     extensions: [
       ...(authority ? [new BasicConstraintsExtension(true, undefined, true)] : []),
       new KeyUsagesExtension(usage, true),
@@ -53,6 +64,7 @@ export async function issue(issuer: Issued | undefined, subject: string, options
     der: Buffer.from(certificate.rawData),
     key: createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' }),
     signing: keys.privateKey,
+    curve,
   };
 }
 
