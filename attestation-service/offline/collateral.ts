@@ -16,6 +16,11 @@ const configurationFile = 'verifiers.json';
 const conventions: readonly ((folder: string | undefined) => AttestationServiceConfig)[] = [
   // As upstream's offline store has it: vcek/<chip id>/…der, and crl/<generation>.crl beside it.
   (folder) => ({ snp: { sources: folder === undefined ? [] : [{ type: 'offline', folder }] } }),
+  // Files of Intel's PCS Client Tool, or the collateral of a quote as JSON: intel/.
+  (folder) => {
+    const path = folder === undefined ? '' : join(folder, 'intel');
+    return { dcap: { sources: existsSync(path) ? [{ type: 'bundle', path }] : [] } };
+  },
   // One file a root: tpm/<name>.pem, simulated ones as tpm/<name>.simulated.pem.
   (folder) => ({ tpm: { roots: tpmRoots(folder) } }),
   // As upstream has it: csv/hsk_cek/<chip>/hsk_cek.cert, for accelerators too.

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { JsonValue } from '@sealpod/protocol/json';
 import { type CcaConfig, readCcaConfig } from './cca/config.ts';
+import { type DcapConfig, readDcapConfig } from './dcap/config.ts';
 import { type HygonConfig, readHygonConfig } from './hygon/config.ts';
 import { type NitroConfig, readNitroConfig } from './nitro/config.ts';
 import { type NvidiaConfig, readNvidiaConfig } from './nvidia/config.ts';
@@ -14,6 +15,8 @@ import { readTrustAuthorityConfig, type TrustAuthorityConfig } from './trust-aut
 export interface VerifiersConfig {
   /** Enables TEEs `snp` and `az-snp-vtpm`. */
   readonly snp?: SnpConfig;
+  /** Enables TEEs `tdx`, `sgx` and `az-tdx-vtpm`. */
+  readonly dcap?: DcapConfig;
   /** Enables TEE `cca`. */
   readonly cca?: CcaConfig;
   /** Enables TEE `csv`. */
@@ -39,6 +42,7 @@ const readers: {
   readonly [Name in keyof VerifiersConfig]-?: (value: JsonValue, at: At) => NonNullable<VerifiersConfig[Name]>;
 } = {
   snp: readSnpConfig,
+  dcap: readDcapConfig,
   cca: readCcaConfig,
   csv: (value, at) => readHygonConfig(value, 'csv', at),
   hygondcu: (value, at) => readHygonConfig(value, 'hygondcu', at),

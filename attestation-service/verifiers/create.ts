@@ -3,7 +3,9 @@ import type { Storage } from '@sealpod/storage';
 import type { AttestationServiceConfig } from '../config.ts';
 import { nitroRoot } from '../endorsements/aws/certificates.ts';
 import { azureSnpVerifier } from './azure/snp.ts';
+import { azureTdxVerifier } from './azure/tdx.ts';
 import { ccaPlatforms, ccaRules, ccaVerifier } from './cca/index.ts';
+import { dcapRules } from './dcap/index.ts';
 import { csvVerifier, dcuVerifier, hygonRoot, hygonSources } from './hygon/index.ts';
 import { nitroVerifier } from './nitro/index.ts';
 import { nvidiaVerifierOf } from './nvidia/index.ts';
@@ -13,7 +15,9 @@ import { sampleDeviceVerifier } from './sample/device.ts';
 import { sampleVerifier } from './sample/index.ts';
 import { seVerifier } from './se/index.ts';
 import { readSeTrust } from './se/trust.ts';
+import { sgxVerifier } from './sgx/index.ts';
 import { amdSources, snpRules, snpVerifier } from './snp/index.ts';
+import { tdxVerifier } from './tdx/index.ts';
 import { tpmVerifier } from './tpm/index.ts';
 import { trustAuthorityVerifiers } from './trust-authority/index.ts';
 import type { Verifier } from './verifier.ts';
@@ -33,13 +37,19 @@ export function createVerifiers(
   { storage, challengeKey, now }: VerifierDependencies,
 ): ReadonlyMap<string, Verifier> {
   const verifiers = new Map<string, Verifier>();
-  const { tpm, snp, cca, csv, hygondcu, se, nvidia, nvidiaDpu, nitro } = config;
+  const { tpm, snp, dcap, cca, csv, hygondcu, se, nvidia, nvidiaDpu, nitro } = config;
   if (tpm !== undefined) verifiers.set('tpm', tpmVerifier(tpm, challengeKey));
   if (snp !== undefined) {
     const rules = snpRules(snp);
     const sources = amdSources(snp, storage, now);
     verifiers.set('snp', snpVerifier(rules, sources));
     verifiers.set('az-snp-vtpm', azureSnpVerifier(rules, sources));
+  }
+  if (dcap !== undefined) {
+    const rules = dcapRules(dcap, storage, now);
+    verifiers.set('tdx', tdxVerifier(rules));
+    verifiers.set('sgx', sgxVerifier(rules));
+    verifiers.set('az-tdx-vtpm', azureTdxVerifier(rules));
   }
   if (cca !== undefined) verifiers.set('cca', ccaVerifier(ccaRules(cca), ccaPlatforms(cca)));
   if (csv !== undefined) verifiers.set('csv', csvVerifier(hygonRoot, hygonSources(csv, storage, now)));

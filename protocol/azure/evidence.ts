@@ -59,8 +59,15 @@ export function parseAzureVtpmEvidence(evidence: JsonValue, hardwareMember: 'vce
   };
 }
 
+/** Members of version 0, which differ between the two TEEs. */
+const version0 = {
+  vcek: { quote: 'quote', hclReport: 'report' },
+  td_quote: { quote: 'tpm_quote', hclReport: 'hcl_report' },
+} as const;
+
 function parseVersion0(root: JsonObject, hardwareMember: 'vcek' | 'td_quote'): AzureVtpmEvidence {
-  const quote = objectMember(root, 'quote', code);
+  const names = version0[hardwareMember];
+  const quote = objectMember(root, names.quote, code);
   const pcrs = optionalMember(quote, 'pcrs');
   if (!Array.isArray(pcrs)) throw new SealpodError(code, 'pcrs must be an array');
   return {
@@ -70,7 +77,7 @@ function parseVersion0(root: JsonObject, hardwareMember: 'vcek' | 'td_quote'): A
       message: byteArray(optionalMember(quote, 'message'), 'message', limits.message),
       pcrs: pcrs.map((value: JsonValue, index) => register(byteArray(value, `pcrs[${index}]`, 32), index)),
     },
-    hclReport: byteArray(optionalMember(root, 'report'), 'report', limits.hclReport),
+    hclReport: byteArray(optionalMember(root, names.hclReport), names.hclReport, limits.hclReport),
     hardware:
       hardwareMember === 'vcek'
         ? Buffer.from(stringMember(root, 'vcek', code), 'latin1')

@@ -1,6 +1,6 @@
 import { asJsonObject, optionalMember, parseJson, stringMember } from '@sealpod/protocol/json';
 import type { Storage } from '@sealpod/storage';
-import { AnswerCache } from '../answer-cache.ts';
+import { storedAnswers } from '../stored-answers.ts';
 import type { IntelAnswer, IntelCollateralSource } from './source.ts';
 
 /** How long an answer is used before the service is asked again. Intel signs anew each day, for thirty days. */
@@ -13,9 +13,9 @@ export function cachedSource(
   storage: Storage,
   now: () => Date,
 ): IntelCollateralSource {
-  const cache = new AnswerCache(storage, 'collateral-intel', now);
+  const stored = storedAnswers(storage, 'collateral-intel', now);
   const ask = async (key: string, fetch: () => Promise<IntelAnswer | undefined>): Promise<IntelAnswer | undefined> => {
-    const kept = await cache.ask(`${channel}/${key}`, lifetime, async () => {
+    const kept = await stored(`${channel}/${key}`, lifetime, async () => {
       const fetched = await fetch();
       return fetched && encode(fetched);
     });

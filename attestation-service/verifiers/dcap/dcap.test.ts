@@ -1,0 +1,479 @@
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { SealpodError } from '@sealpod/protocol/errors';
+import { regularise } from '@sealpod/protocol/rcar';
+import { vectorPath } from '@sealpod/protocol/testing/vectors';
+import { failures } from '@sealpod/protocol/verdict';
+import { openStorage, type Storage } from '@sealpod/storage';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { IntelCollateral } from '../../endorsements/intel/collateral.ts';
+import { intelRoot } from '../../endorsements/intel/root.ts';
+import { SeenBefore } from '../../endorsements/intel/seen-before.ts';
+import { azureTdxVerifier } from '../azure/tdx.ts';
+import { sgxVerifier } from '../sgx/index.ts';
+import { tdxVerifier } from '../tdx/index.ts';
+import { issue } from '../testing/authority.ts';
+import type { Verification, Verifier } from '../verifier.ts';
+import type { DcapRules } from './index.ts';
+import {
+  type CollateralOptions,
+  isvLevel,
+  mintQuote,
+  mintSource,
+  platform,
+  type QuoteKind,
+  type QuoteOptions,
+  quoteParts,
+  TestIntel,
+  tcbLevel,
+} from './testing/mint.ts';
+
+const now = new Date('2026-06-01T00:00:00Z');
+const reportData = randomBytes(48);
+const initDataDigest = randomBytes(32);
+let intel: TestIntel;
+let other: TestIntel;
+let folder: string;
+let storage: Storage;
+
+beforeAll(async () => {
+  [intel, other] = await Promise.all([TestIntel.create(), TestIntel.create()]);
+  folder = mkdtempSync(join(tmpdir(), 'sealpod-dcap-'));
+  storage = await openStorage({ path: join(folder, 'db.sqlite') });
+});
+afterAll(async () => {
+  await storage.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+let channels = 0;
+/** Rules under the test's Intel. Each has a memory of its own of what was seen. */
+function rules(collateral: CollateralOptions = {}, acceptExpiredCollateral = false): DcapRules {
+  const sources = [mintSource(intel, collateral)];
+  const seen = new SeenBefore(storage);
+  const channel = `test ${channels++}`;
+  return {
+    root: intel.root,
+    collateral: new IntelCollateral({ sources, root: intel.root, seen, channel }),
+    acceptExpiredCollateral,
+  };
+}
+
+const bound = (kind: QuoteKind, options: QuoteOptions): QuoteOptions =>
+  kind.startsWith('sgx')
+    ? {
+        ...options,
+        enclave: {
+          reportData: regularise(reportData, 64),
+          configId: regularise(initDataDigest, 64),
+          ...options.enclave,
+        },
+      }
+    : {
+        ...options,
+        td: { reportData: regularise(reportData, 64), mrConfigId: regularise(initDataDigest, 48), ...options.td },
+      };
+
+const verifierOf = (kind: QuoteKind, given: DcapRules): Verifier =>
+  kind.startsWith('sgx') ? sgxVerifier(given) : tdxVerifier(given);
+
+interface Case {
+  readonly quote?: QuoteOptions;
+  readonly collateral?: CollateralOptions;
+  readonly change?: (quote: Buffer) => void;
+  readonly at?: Date;
+  readonly acceptExpired?: boolean;
+}
+
+async function verified(kind: QuoteKind, given: Case = {}): Promise<Verification> {
+  const quote = mintQuote(intel, kind, bound(kind, given.quote ?? {}));
+  given.change?.(quote);
+  const verifier = verifierOf(kind, rules(given.collateral, given.acceptExpired));
+  const expectations = { reportData, initDataDigest, trustedAttestationKeys: [], now: given.at ?? now };
+  return verifier.verify({ quote: quote.toString('base64') }, expectations);
+}
+
+async function codes(kind: QuoteKind, given: Case = {}): Promise<string[]> {
+  try {
+    return failures((await verified(kind, given)).verdict).map(({ check, code }) => `${code} ${check}`);
+  } catch (thrown) {
+    if (thrown instanceof SealpodError) return [`thrown ${thrown.code}`];
+    throw thrown;
+  }
+}
+
+const kinds: readonly QuoteKind[] = ['tdx-4', 'tdx-5-1.0', 'tdx-5-1.5', 'sgx-3', 'sgx-4', 'sgx-5'];
+
+describe.each(kinds)('a minted quote %s', (kind) => {
+  it('verifies with its collateral, and is told as upstream tells it', async () => {
+    const { verdict, claims } = await verified(kind);
+    expect(failures(verdict)).toEqual([]);
+    expect(claims).toMatchObject({
+      tcb_status: 'UpToDate',
+      collateral_expiration_status: '0',
+      advisory_ids: [],
+      tcb_eval_num: 17,
+      pck_crl_num: 1,
+      root_ca_crl_num: 1,
+      report_data: regularise(reportData, 64).toString('hex'),
+    });
+    expect('tcb_status_current' in claims).toBe(kind === 'tdx-5-1.5');
+  });
+
+  it('is refused with any signed byte changed', async () => {
+    const { body, signature, attestationKey, qeReport, qeSignature } = quoteParts(kind);
+    const length = mintQuote(intel, kind).length;
+    const places = [
+      0,
+      4,
+      12,
+      28,
+      ...[body, signature, attestationKey, qeReport, qeSignature].flatMap((at) => [at, at + 17, at + 60]),
+    ];
+    for (const at of [...places, ...Array.from({ length: 40 }, (_, index) => body + index * 9)].filter(
+      (at) => at < length,
+    )) {
+      const found = await codes(kind, {
+        change: (quote) => {
+          quote[at] = (quote[at] ?? 0) ^ 1;
+        },
+      });
+      expect(found, `byte ${at}`).not.toEqual([]);
+    }
+  });
+
+  const extension = (changes: Partial<typeof platform>) => ({ platform: changes });
+  const pckCases: readonly [string, string, () => Promise<Case>][] = [
+    [
+      'another root',
+      'EV_CERT_CHAIN certificate chain',
+      async () => ({ quote: { machine: other.machine, chain: other.chain() } }),
+    ],
+    [
+      'a platform that has expired',
+      'EV_CERT_CHAIN certificate chain',
+      async () => {
+        const machine = await intel.pck({ notAfter: new Date('2026-05-01T00:00:00Z') });
+        return { quote: { machine, chain: intel.chain(machine) } };
+      },
+    ],
+    [
+      'the certificate of another platform',
+      'EV_SIGNATURE signature of the quoting enclave',
+      async () => ({
+        quote: { machine: intel.machine, chain: intel.chain(await intel.pck()) },
+      }),
+    ],
+    [
+      'no level that the platform reaches',
+      'EV_TCB_STATUS TCB status',
+      async () => ({
+        collateral: { tcbInfo: { tcbLevels: [tcbLevel('UpToDate', { pceSvn: 14, tdx: [] })] } },
+      }),
+    ],
+    [
+      'a revoked level',
+      'EV_TCB_STATUS TCB status',
+      async () => {
+        const machine = await intel.pck(extension({ tcb: platform.tcb.map(() => 0), pceSvn: 1 }));
+        return { quote: { machine, chain: intel.chain(machine) } };
+      },
+    ],
+  ];
+  it.each(pckCases)('%s: %s', async (_name, expected, given) => {
+    expect(await codes(kind, await given())).toContain(expected);
+  });
+
+  const cases: readonly [string, string, () => Case][] = [
+    [
+      'a quote signed by another key',
+      'EV_SIGNATURE quote signature',
+      () => ({ quote: { quoteSigner: other.machine.key } }),
+    ],
+    [
+      'a quoting enclave signed by another key',
+      'EV_SIGNATURE signature of the quoting enclave',
+      () => ({ quote: { qeSigner: other.machine.key } }),
+    ],
+    [
+      'an attestation key that the enclave did not report',
+      'EV_AK_UNTRUSTED attestation key',
+      () => ({ quote: { qe: { reportData: Buffer.alloc(64, 1) } } }),
+    ],
+    [
+      'a quoting enclave of another signer',
+      'EV_AK_UNTRUSTED quoting enclave',
+      () => ({ quote: { qe: { mrSigner: Buffer.alloc(32, 1) } } }),
+    ],
+    [
+      'a quoting enclave in debug mode',
+      'EV_AK_UNTRUSTED quoting enclave',
+      () => ({ quote: { qe: { attributes: Buffer.from('17000000000000000700000000000000', 'hex') } } }),
+    ],
+    ['another product of that signer', 'EV_AK_UNTRUSTED quoting enclave', () => ({ quote: { qe: { isvProdId: 9 } } })],
+    [
+      'a quoting enclave below every level',
+      'EV_AK_UNTRUSTED quoting enclave',
+      () => ({ quote: { qe: { isvSvn: 1 } } }),
+    ],
+    ['no TCB info', 'EV_COLLATERAL_UNAVAILABLE TCB info', () => ({ collateral: { tcbInfo: null } })],
+    [
+      'no identity of the quoting enclave',
+      'EV_COLLATERAL_UNAVAILABLE identity of the quoting enclave',
+      () => ({ collateral: { qeIdentity: null } }),
+    ],
+    [
+      'no list of the root',
+      'EV_COLLATERAL_UNAVAILABLE revocation list of the root',
+      () => ({ collateral: { rootList: null } }),
+    ],
+    [
+      'no list of platforms',
+      'EV_COLLATERAL_UNAVAILABLE revocation list of platforms',
+      () => ({ collateral: { pckList: null } }),
+    ],
+    [
+      'TCB info signed by another',
+      'EV_CERT_CHAIN TCB info',
+      () => ({ collateral: { tcbInfoSigning: { signer: other.tcbSigner } } }),
+    ],
+    [
+      'TCB info that was changed',
+      'EV_SIGNATURE TCB info',
+      () => ({ collateral: { tcbInfoSigning: { signed: '{}' } } }),
+    ],
+    [
+      'TCB info that has expired',
+      'EV_COLLATERAL_EXPIRED TCB info',
+      () => ({ collateral: { tcbInfo: { nextUpdate: '2026-05-31T00:00:00Z' } } }),
+    ],
+    [
+      'an identity that has expired',
+      'EV_COLLATERAL_EXPIRED identity of the quoting enclave',
+      () => ({ collateral: { qeIdentity: { nextUpdate: '2026-05-31T00:00:00Z' } } }),
+    ],
+    [
+      'a list of the root that has expired',
+      'EV_COLLATERAL_EXPIRED revocation list of the root',
+      () => ({ collateral: { rootList: { nextUpdate: new Date('2026-05-31T00:00:00Z') } } }),
+    ],
+    [
+      'a list of platforms that has expired',
+      'EV_COLLATERAL_EXPIRED revocation list of platforms',
+      () => ({ collateral: { pckList: { nextUpdate: new Date('2026-05-31T00:00:00Z') } } }),
+    ],
+    [
+      'a revoked platform',
+      'EV_CERT_REVOKED certificate of the platform',
+      () => ({ collateral: { pckList: { revoked: [intel.machine] } } }),
+    ],
+    [
+      'a revoked authority',
+      'EV_CERT_REVOKED authority of the platform',
+      () => ({ collateral: { rootList: { revoked: [intel.platform] } } }),
+    ],
+    [
+      'a revoked signer of TCB info',
+      'EV_CERT_REVOKED signers of collateral',
+      () => ({ collateral: { rootList: { revoked: [intel.tcbSigner] } } }),
+    ],
+    [
+      'TCB info of another PCE',
+      'EV_PART_MIX platform of the TCB info',
+      () => ({ collateral: { tcbInfo: { pceId: 'abcd' } } }),
+    ],
+  ];
+  it.each(cases)('%s: %s', async (_name, expected, given) => {
+    expect(await codes(kind, given())).toContain(expected);
+  });
+
+  it('bindings: G-05 the session, and the initdata', async () => {
+    const field = kind.startsWith('sgx') ? 'enclave' : 'td';
+    expect(await codes(kind, { quote: { [field]: { reportData: randomBytes(64) } } })).toEqual([
+      'EV_BINDING_MISMATCH report data',
+    ]);
+    const initdata = kind.startsWith('sgx') ? { configId: Buffer.alloc(64) } : { mrConfigId: Buffer.alloc(48) };
+    expect(await codes(kind, { quote: { [field]: initdata } })).toEqual(['INITDATA_DIGEST initdata']);
+  });
+
+  it('expired collateral is used where the operator wants it, and the claim says so', async () => {
+    const collateral = { tcbInfo: { nextUpdate: '2026-05-31T00:00:00Z' } };
+    const { verdict, claims } = await verified(kind, { collateral, acceptExpired: true });
+    expect([failures(verdict), claims['collateral_expiration_status']]).toEqual([[], '1']);
+  });
+
+  it('an old platform is a claim, with its advisories, that policies decide on', async () => {
+    const machine = await intel.pck(extension({ tcb: platform.tcb.map((svn) => Math.max(svn - 1, 0)), pceSvn: 11 }));
+    const { verdict, claims } = await verified(kind, { quote: { machine, chain: intel.chain(machine) } });
+    expect(failures(verdict)).toEqual([]);
+    // TDX 1.5: the current module is of the same old platform.
+    expect(claims['tcb_status']).toBe('OutOfDate');
+    expect(claims['advisory_ids']).toEqual(['INTEL-SA-00837']);
+    expect(claims['tcb_date']).toBe('2023-02-15T00:00:00Z');
+  });
+
+  it('an old quoting enclave makes the whole out of date', async () => {
+    const { claims } = await verified(kind, { quote: { qe: { isvSvn: 2 } } });
+    expect(claims).toMatchObject({ tcb_status: 'OutOfDate', advisory_ids: ['INTEL-SA-00615'] });
+  });
+
+  it('garbage is EV_FORMAT or refused, whatever it is', async () => {
+    const verifier = verifierOf(kind, rules());
+    const quote = mintQuote(intel, kind);
+    const expectations = { reportData, trustedAttestationKeys: [], now };
+    await fc.assert(
+      fc.asyncProperty(fc.nat(quote.length - 1), fc.uint8Array({ maxLength: 8 }), async (at, bytes) => {
+        const changed = Buffer.concat([quote.subarray(0, at), bytes]);
+        const outcome = await Promise.resolve()
+          .then(() => verifier.verify({ quote: changed.toString('base64') }, expectations))
+          .then(
+            ({ verdict }) => verdict.code,
+            (thrown: unknown) => (thrown instanceof SealpodError ? thrown.code : String(thrown)),
+          );
+        expect(outcome).toMatch(/^(EV_|REQUEST_TOO_LARGE)/);
+      }),
+      { numRuns: 60 },
+    );
+  });
+});
+
+describe('the TDX module', () => {
+  const levels = [isvLevel('UpToDate', 4), isvLevel('OutOfDate', 2, ['INTEL-SA-01036'], '2023-08-09T00:00:00Z')];
+  const svn = (...bytes: readonly number[]): Buffer =>
+    Buffer.concat([Buffer.from(bytes), Buffer.alloc(16 - bytes.length)]);
+
+  it.each([
+    ['signed by another', { mrSignerSeam: Buffer.alloc(48, 1) }, 'EV_TCB_STATUS signer of the TDX module'],
+    ['with attributes', { seamAttributes: Buffer.alloc(8, 1) }, 'EV_DEBUG_ON attributes of the TDX module'],
+    [
+      'of a version that nobody knows',
+      { teeTcbSvn: svn(4, 9, 5), teeTcbSvn2: svn(4, 1, 5) },
+      'EV_TCB_STATUS TDX module',
+    ],
+    ['below every level', { teeTcbSvn: svn(1, 1, 5), teeTcbSvn2: svn(1, 1, 5) }, 'EV_TCB_STATUS TCB status'],
+  ])('%s is refused', async (_name, td, expected) => {
+    expect(await codes('tdx-5-1.5', { quote: { td } })).toContain(expected);
+  });
+
+  it('has a status of its own, which counts for the whole', async () => {
+    const { claims } = await verified('tdx-5-1.5', {
+      quote: { td: { teeTcbSvn: svn(2, 1, 5), teeTcbSvn2: svn(2, 1, 5) } },
+    });
+    expect(claims).toMatchObject({
+      tcb_status: 'OutOfDate',
+      advisory_ids: ['INTEL-SA-01036'],
+      tcb_date: '2023-08-09T00:00:00Z',
+    });
+    expect(levels).toHaveLength(2);
+  });
+
+  it('that was updated since the launch: the TD is advised to start again; advisories stay those of the launch', async () => {
+    const { claims, verdict } = await verified('tdx-5-1.5', { quote: { td: { teeTcbSvn: svn(2, 1, 5) } } });
+    expect(failures(verdict)).toEqual([]);
+    expect(claims).toMatchObject({
+      tcb_status: 'TDRelaunchAdvised',
+      tcb_status_current: 'UpToDate',
+      advisory_ids: ['INTEL-SA-01036'],
+      advisory_ids_current: [],
+    });
+  });
+
+  it('configuration that is needed shows in the advice', async () => {
+    const tcbLevels = [tcbLevel('ConfigurationNeeded', { tdx: [3, 0, 5] }, ['INTEL-SA-00614'])];
+    const { claims } = await verified('tdx-5-1.5', {
+      collateral: { tcbInfo: { tcbLevels } },
+      quote: { td: { teeTcbSvn: svn(2, 1, 5) } },
+    });
+    expect(claims['tcb_status']).toBe('TDRelaunchAdvisedConfigurationNeeded');
+    const { claims: outdated } = await verified('tdx-5-1.0', {
+      collateral: { tcbInfo: { tcbLevels } },
+      quote: { qe: { isvSvn: 2 } },
+    });
+    expect(outdated['tcb_status']).toBe('OutOfDateConfigurationNeeded');
+  });
+});
+
+it('G-20: a debug TD says so', async () => {
+  const { claims } = await verified('tdx-4', {
+    quote: { td: { tdAttributes: Buffer.from('0100001000000000', 'hex') } },
+  });
+  expect(claims['td_attributes']).toMatchObject({ debug: true });
+});
+
+it('a platform of another authority is held against that authority’s list', async () => {
+  const machine = await intel.pck({ issuer: intel.processor });
+  const quote = { machine, chain: intel.chain(machine, intel.processor) };
+  expect(await codes('tdx-4', { quote })).toEqual([]);
+  expect(await codes('tdx-4', { quote, collateral: { pckList: { revoked: [machine] } } })).toEqual([
+    'EV_CERT_REVOKED certificate of the platform',
+  ]);
+});
+
+it('a certificate without the extension of a platform is EV_FORMAT', async () => {
+  const plain = await issue(intel.platform, 'CN=Intel SGX PCK Certificate', { curve: 'P-256' });
+  const quote = { machine: plain, chain: intel.chain(plain) };
+  expect(await codes('tdx-4', { quote })).toContain('EV_FORMAT certificate of the platform');
+});
+
+describe('recorded quotes', () => {
+  const expected = (name: string): Record<string, unknown> =>
+    (
+      JSON.parse(readFileSync(vectorPath('expected-claims.json'), 'utf8')) as Record<
+        string,
+        { claims_without_dcap: Record<string, unknown> }
+      >
+    )[name]?.claims_without_dcap ?? {};
+  const none: DcapRules = {
+    root: intelRoot(),
+    get collateral() {
+      return new IntelCollateral({ sources: [], root: intelRoot(), seen: new SeenBefore(storage), channel: 'none' });
+    },
+    acceptExpiredCollateral: false,
+  };
+
+  it.each([
+    ['tdx_quote_4.dat', 'CCEL_data'],
+    ['tdx_quote_5.dat', undefined],
+  ])(
+    '%s: claims as upstream has them byte for byte; nothing fails but what there is no collateral for',
+    async (name, log) => {
+      const file = vectorPath('tdx', name);
+      if (!existsSync(file)) return;
+      const bytes = readFileSync(file);
+      const ccel = log && readFileSync(vectorPath('eventlog', log)).toString('base64');
+      const evidence = { quote: bytes.toString('base64'), ...(ccel ? { cc_eventlog: ccel } : {}) };
+      const { claims, verdict } = await tdxVerifier(none).verify(evidence, { trustedAttestationKeys: [], now });
+      const golden = expected(name);
+      for (const [member, value] of Object.entries(golden))
+        expect(JSON.stringify(claims[member]), member).toBe(JSON.stringify(value));
+      const codesFound = new Set(failures(verdict).map(({ code, check }) => `${code} ${check}`));
+      for (const text of [...codesFound].filter((found) => !found.startsWith('EV_COLLATERAL_UNAVAILABLE')))
+        expect([
+          'EV_BINDING_MISMATCH report data',
+          // The log that lies beside the quote is of another boot.
+          'EV_EVENTLOG_REPLAY event log',
+        ]).toContain(text);
+    },
+  );
+
+  it.each(['evidence-v0.json', 'evidence-v1.json'])(
+    'az-tdx-vtpm %s: bound to its machine; only collateral is missing',
+    async (name) => {
+      const file = vectorPath('az-tdx-vtpm', name);
+      if (!existsSync(file)) return;
+      const evidence = JSON.parse(readFileSync(file, 'utf8'));
+      const expectations = { reportData: Buffer.from('challenge'), trustedAttestationKeys: [], now };
+      const { claims, verdict } = await azureTdxVerifier(none).verify(evidence, expectations);
+      for (const { code, check } of failures(verdict)) expect(code, check).toBe('EV_COLLATERAL_UNAVAILABLE');
+      expect((claims['tpm'] as Record<string, string>)['pcr00']).toMatch(/^782b20b10f55cc46/);
+      const part = JSON.parse(JSON.stringify(evidence));
+      const other = readFileSync(vectorPath('tdx', 'tdx_quote_4.dat'));
+      part.td_quote = typeof part.td_quote === 'string' ? other.toString('base64url') : [...other];
+      const mixed = await azureTdxVerifier(none).verify(part, expectations);
+      expect(failures(mixed.verdict).map(({ code }) => code)).toContain('EV_PART_MIX');
+    },
+  );
+});
