@@ -1,4 +1,3 @@
-import type { TdReport } from '@sealpod/protocol/dcap';
 import type {
   EnclaveIdentity,
   IsvLevel,
@@ -118,9 +117,4 @@ export function relaunchStatus(launch: TcbResult, current: TcbResult | undefined
     return launch.status;
   const needsConfiguration = [launch.status, current.status].some((status) => /Configuration/.test(status));
   return needsConfiguration ? 'TDRelaunchAdvisedConfigurationNeeded' : 'TDRelaunchAdvised';
-}
-
-/** The versions that a TD runs on now, where its report tells them. */
-export function currentSvn({ teeTcbSvn2 }: TdReport): Buffer | undefined {
-  return teeTcbSvn2;
 }
