@@ -33,7 +33,7 @@ interface Kept {
 export class IntelCollateral {
   readonly #sources: readonly IntelCollateralSource[];
   readonly #root: EnrolledRoot;
-  readonly #seen: SeenBefore;
+  readonly #seen: Pick<SeenBefore, 'check'>;
   readonly #channel: string;
   readonly #kept = new Map<string, Kept>();
   readonly #underway = new Map<string, Promise<Collateral<unknown>>>();
@@ -41,7 +41,7 @@ export class IntelCollateral {
   constructor(options: {
     readonly sources: readonly IntelCollateralSource[];
     readonly root: EnrolledRoot;
-    readonly seen: SeenBefore;
+    readonly seen: Pick<SeenBefore, 'check'>;
     /** Numbers of different channels are not comparable. */
     readonly channel: string;
   }) {

@@ -1,7 +1,8 @@
 import { parseAzureVtpmEvidence } from '@sealpod/protocol/azure';
 import { parseQuote } from '@sealpod/protocol/dcap';
 import { allOf } from '../check.ts';
-import { type DcapRules, verifyDcapQuote } from '../dcap/index.ts';
+import type { DcapRules } from '../dcap/endorse.ts';
+import { verifyDcapQuote } from '../dcap/verifier.ts';
 import { tdQuoteClaims } from '../tdx/claims.ts';
 import { tdReportOf } from '../tdx/index.ts';
 import type { Verifier } from '../verifier.ts';

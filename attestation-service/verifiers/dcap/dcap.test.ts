@@ -17,7 +17,7 @@ import { sgxVerifier } from '../sgx/index.ts';
 import { tdxVerifier } from '../tdx/index.ts';
 import { issue } from '../testing/authority.ts';
 import type { Verification, Verifier } from '../verifier.ts';
-import type { DcapRules } from './index.ts';
+import type { DcapRules } from './endorse.ts';
 import {
   type CollateralOptions,
   isvLevel,

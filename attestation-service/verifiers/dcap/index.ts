@@ -1,6 +1,3 @@
-import type { Quote } from '@sealpod/protocol/dcap';
-import type { JsonObject } from '@sealpod/protocol/json';
-import type { Verdict } from '@sealpod/protocol/verdict';
 import type { Storage } from '@sealpod/storage';
 import { collateralBundle } from '../../endorsements/intel/bundle.ts';
 import { cachedSource } from '../../endorsements/intel/cached-source.ts';
@@ -9,14 +6,8 @@ import { provisioningService } from '../../endorsements/intel/provisioning-servi
 import { intelRoot } from '../../endorsements/intel/root.ts';
 import { SeenBefore } from '../../endorsements/intel/seen-before.ts';
 import type { IntelCollateralSource } from '../../endorsements/intel/source.ts';
-import { check } from '../check.ts';
-import { supplementalClaims } from './claims.ts';
 import type { DcapConfig, IntelSourceConfig } from './config.ts';
-import { type DcapRules, endorseQuote } from './endorse.ts';
-import { judgeTcb } from './judge.ts';
-import { verifyQuote } from './verify.ts';
-
-export type { DcapRules } from './endorse.ts';
+import type { DcapRules } from './endorse.ts';
 
 /** The rules of a configuration under Intel's root. What its services answer is kept in `storage`. */
 export function dcapRules(config: DcapConfig, storage: Storage, now: () => Date): DcapRules {
@@ -41,30 +32,4 @@ function sourceOf(source: IntelSourceConfig, storage: Storage, now: () => Date):
   const { url } = source;
   const service = provisioningService({ kind: type, update, ...(url === undefined ? {} : { url }) });
   return cachedSource(service, `${type}/${url ?? ''}/${update}`, storage, now);
-}
-
-/** What was found out of a quote. */
-export interface QuoteVerification {
-  readonly verdicts: readonly Verdict[];
-  /** Of the collateral; empty where it is missing. */
-  readonly claims: JsonObject;
-}
-
-/** Verifies a quote and judges its TCB. Whatever is missing is a verdict. */
-export async function verifyDcapQuote(quote: Quote, rules: DcapRules, now: Date): Promise<QuoteVerification> {
-  const endorsements = await endorseQuote(quote, rules.collateral, now);
-  if (endorsements instanceof Error) {
-    const { code, message, detail } = endorsements;
-    const { expected, actual = message } = detail;
-    const finding = expected === undefined ? { actual } : { expected, actual };
-    return { verdicts: [check('certificate of the platform', false, code, finding)], claims: {} };
-  }
-  const judgement = judgeTcb(quote, endorsements);
-  return {
-    verdicts: [
-      ...verifyQuote(quote, endorsements, rules, now),
-      ...(judgement.verdict === undefined ? [] : [judgement.verdict]),
-    ],
-    claims: supplementalClaims(endorsements, judgement, rules.root, now),
-  };
 }

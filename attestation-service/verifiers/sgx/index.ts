@@ -4,7 +4,8 @@ import type { JsonObject } from '@sealpod/protocol/json';
 import { regularise } from '@sealpod/protocol/rcar';
 import type { Verdict } from '@sealpod/protocol/verdict';
 import { allOf, check } from '../check.ts';
-import { type DcapRules, verifyDcapQuote } from '../dcap/index.ts';
+import type { DcapRules } from '../dcap/endorse.ts';
+import { verifyDcapQuote } from '../dcap/verifier.ts';
 import type { Expectations, Verifier } from '../verifier.ts';
 
 /**
