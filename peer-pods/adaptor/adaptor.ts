@@ -10,7 +10,8 @@ import type { AdaptorConfig } from './config.ts';
 import { Journal, type SandboxRecord, type SandboxSpec } from './journal.ts';
 import type { Log } from './log.ts';
 import { adaptorIdentity, findStrays, removeStray } from './ownership.ts';
-import { Sandbox, type SandboxDependencies, sha256 } from './sandbox.ts';
+import { Sandbox, sha256 } from './sandbox.ts';
+import type { SandboxDependencies } from './sandbox-dependencies.ts';
 import { type StartListener, StartRecords } from './status/start-records.ts';
 import type { VmRequest } from './vm-request.ts';
 

@@ -3,7 +3,7 @@ import { AgentProxy } from '../agent-proxy/agent-proxy.ts';
 import { SecureDial } from '../agent-proxy/secure-dial.ts';
 import type { Instance } from '../providers/provider.ts';
 import { proveGuest } from './guest-proof.ts';
-import type { SandboxDependencies } from './sandbox.ts';
+import type { SandboxDependencies } from './sandbox-dependencies.ts';
 
 /** The way to a guest's agent. */
 export interface AgentConnection {

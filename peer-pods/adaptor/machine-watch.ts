@@ -4,7 +4,7 @@ import { toTtrpcError } from '@sealpod/protocol/ttrpc';
 import type { AgentProxy } from '../agent-proxy/agent-proxy.ts';
 import type { InstanceReference } from '../providers/provider.ts';
 import { endOf } from './guest.ts';
-import type { SandboxDependencies } from './sandbox.ts';
+import type { SandboxDependencies } from './sandbox-dependencies.ts';
 
 /** How long a machine whose agent channel was lost is watched for its end, and how often it is looked for. */
 const lossWatchMs = 3000;

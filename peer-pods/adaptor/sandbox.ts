@@ -1,43 +1,23 @@
 import { createHash } from 'node:crypto';
 import { lstat, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { ChannelIdentity } from '@sealpod/protocol/agent-channel';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { inspectPodNetwork, type PodNetwork } from '../network/inspect.ts';
 import { connectLocalhost } from '../network/localhost.ts';
 import { checkNamespace, namespaceExists } from '../network/namespace.ts';
 import { setUpTap, tapName } from '../network/tap.ts';
-import type {
-  Effect,
-  EffectJournal,
-  Instance,
-  InstanceNetwork,
-  InstanceReference,
-  Provider,
-} from '../providers/provider.ts';
+import type { Effect, EffectJournal, Instance, InstanceNetwork, InstanceReference } from '../providers/provider.ts';
 import { SandboxVolumes } from '../volumes/sandbox-volumes.ts';
 import { type AgentConnection, openAgentConnection } from './agent-connection.ts';
 import { undoSandbox } from './cleanup.ts';
 import { configureGuestNetwork, waitForAgent } from './guest.ts';
-import type { Journal, Phase, SandboxSpec } from './journal.ts';
-import type { Log } from './log.ts';
+import type { Phase, SandboxSpec } from './journal.ts';
 import { MachineWatch } from './machine-watch.ts';
 import { markOwned } from './ownership.ts';
-import type { StartRecords, StartTeller } from './status/start-records.ts';
+import type { SandboxDependencies } from './sandbox-dependencies.ts';
+import type { StartTeller } from './status/start-records.ts';
 
 const initdataFile = 'initdata.toml';
-
-export interface SandboxDependencies {
-  readonly journal: Journal;
-  readonly provider: Provider;
-  readonly log: Log;
-  readonly startTimeoutMs: number;
-  /** Whose the sandboxes are. */
-  readonly adaptor: string;
-  /** By this guests know the adaptor on the agent channel. */
-  readonly channelKey: ChannelIdentity;
-  readonly starts: StartRecords;
-}
 
 /** One pod's VM from CreateVM to StopVM. Each step is in the journal before it happens. */
 export class Sandbox {
