@@ -1,6 +1,10 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { parseCcaToken } from '@sealpod/protocol/cca';
+import { parseQuote } from '@sealpod/protocol/dcap';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { parseEventLog } from '@sealpod/protocol/event-log';
 import type { JsonValue } from '@sealpod/protocol/json';
+import { vectorPath } from '@sealpod/protocol/testing/vectors';
 import { parseAttest, parsePublicArea, parseQuoteInfo, parseSignature } from '@sealpod/protocol/tpm';
 import { parseCertificate } from '../endorsements/certificate.ts';
 import { portableTees, verifyEarToken, verifyEvidence } from '../portable/index.ts';
@@ -35,6 +39,12 @@ function parser(parse: (bytes: Buffer) => unknown, seed: (evidence: Members) => 
       return 'OK';
     },
   };
+}
+
+/** A parser whose valid inputs are recorded ones. */
+function recorded(parse: (bytes: Buffer) => unknown, ...vectors: readonly string[]): Target {
+  const files = vectors.map((name) => vectorPath(name)).filter((path) => existsSync(path));
+  return { ...parser(parse, () => undefined), seeds: () => files.map((path) => base64(readFileSync(path))) };
 }
 
 /** A verifier of a TEE, under the expectations of a minted call. */
@@ -78,6 +88,10 @@ export const targets: Readonly<Record<string, Target>> = {
   ),
   'tpm-public-area': parser(parsePublicArea, (evidence) => evidence['ak_public_area']),
   'tpm-signature': parser(parseSignature, (evidence) => quote(evidence, 'signature')),
+  'tdx-quote': recorded(parseQuote, 'tdx/tdx_quote_4.dat', 'tdx/tdx_quote_5.dat'),
+  'sgx-quote': recorded(parseQuote, 'sgx/occlum_quote.dat'),
+  ccel: recorded((bytes) => parseEventLog(bytes, { padded: true }), 'eventlog/CCEL_data', 'eventlog/CCEL_data_grub'),
+  'cca-token': recorded(parseCcaToken, 'cca/cca-example-token.cbor'),
   ear: {
     bytes: false,
     seeds: (calls) => calls.flatMap((call) => ('token' in call ? [call.token] : [])),
