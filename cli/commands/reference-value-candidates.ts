@@ -124,8 +124,9 @@ export function addCandidateCommands(refvalue: Command): void {
     )
     .action(async (options: LearnOptions, command: Command) => {
       const { scope, expires } = options;
+      const request = await learnRequest(options);
       const candidate = (await kbsClientFor(command).post(root, {
-        ...(await learnRequest(options)),
+        ...request,
         ...(scope === undefined ? {} : { scope }),
         ...(expires === undefined ? {} : { expiresAt: expires }),
       })) as CandidateDescription;

@@ -65,7 +65,7 @@ describe.skipIf(programs === undefined)(`Helm${missingPrograms}`, () => {
         nodeAgent: {
           nodeSelector: { pool: 'metal', 'kubernetes.io/os': null as unknown as string },
           tolerations: [{ key: 'pool', operator: 'Equal', value: 'metal', effect: 'NoSchedule' }],
-          containerd: { restart: { systemd: null as unknown as string, command: ['/bin/restart', 'now'] } },
+          containerd: { restart: { command: ['/bin/restart', 'now'] } },
           maxUnavailable: 3,
         },
         machines: { maxMemoryMiB: 1_048_576, podVmImage: `sha256:${'a'.repeat(64)}` },
