@@ -28,7 +28,7 @@ export const reasonCodes = {
   ],
   EV_TCB_STATUS: [
     'the vendor does not vouch for the firmware of this machine, or not enough for the configuration',
-    'update firmware and microcode, or accept the status in the configuration',
+    'update firmware and microcode, and see that the collateral is of this platform',
   ],
   EV_VMPL: [
     'the report was asked for at a less privileged level than the guest itself',

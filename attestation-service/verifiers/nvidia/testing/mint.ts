@@ -1,3 +1,4 @@
+import 'reflect-metadata';
 import { createHash, sign } from 'node:crypto';
 import { Extension } from '@peculiar/x509';
 import type { JsonObject } from '@sealpod/protocol/json';
