@@ -1,5 +1,3 @@
-import 'reflect-metadata';
-import { X509Certificate } from '@peculiar/x509';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { type BaseBlock, Constructed, fromBER, Integer, ObjectIdentifier, OctetString, Sequence } from 'asn1js';
 import type { Certificate } from './certificate.ts';
@@ -30,9 +28,8 @@ const contextClass = 3;
  *
  * @throws SealpodError EV_FORMAT where there is one that is neither
  */
-export function firmwareIds({ x509 }: Certificate): readonly FirmwareId[] | undefined {
-  const reader = new X509Certificate(x509.raw);
-  const value = extensions.map((oid) => reader.getExtension(oid)?.value).find((found) => found !== undefined);
+export function firmwareIds(certificate: Certificate): readonly FirmwareId[] | undefined {
+  const value = extensions.map((oid) => certificate.extensions.get(oid)).find((found) => found !== undefined);
   if (value === undefined) return undefined;
   const members = membersOf(parse(value));
   const found = members[0] instanceof Integer ? members.slice(-1) : taggedIds(members);
@@ -40,9 +37,9 @@ export function firmwareIds({ x509 }: Certificate): readonly FirmwareId[] | unde
   return found.map(firmwareId);
 }
 
-function parse(der: ArrayBuffer): BaseBlock {
-  const { offset, result } = fromBER(der);
-  if (offset !== der.byteLength) throw malformed('no DER value');
+function parse(der: Buffer): BaseBlock {
+  const { offset, result } = fromBER(new Uint8Array(der));
+  if (offset !== der.length) throw malformed('no DER value');
   return result;
 }
 
