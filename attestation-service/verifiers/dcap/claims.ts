@@ -10,7 +10,7 @@ const sgxTypes = ['Standard', 'Scalable', 'Scalable with Integrity'] as const;
 
 /**
  * Claims that Intel's library supplies beside the quote's own, with upstream's names: dates, numbers, platform and status.
- * Empty where collateral is missing: then there is nothing to tell, and the verdict says why.
+ * Where collateral is missing there is nothing to tell but what the platform's certificate says, and the verdict says why.
  */
 export function supplementalClaims(
   { pck, tcbInfo, qeIdentity, pckRevocationList, rootRevocationList }: DcapEndorsements,
@@ -20,20 +20,25 @@ export function supplementalClaims(
 ): JsonObject {
   const [info, identity] = [tcbInfo.value, qeIdentity.value];
   const [platforms, roots] = [pckRevocationList.value, rootRevocationList.value];
-  if (info === undefined || identity === undefined || platforms === undefined || roots === undefined) return {};
-  if (launch === undefined) return {};
+  // Upstream reads the certificate's octets as a little-endian number, and writes it with the most significant digit first.
+  const instanceId = pck.platformInstanceId && Buffer.from(pck.platformInstanceId).reverse();
+  const instance = instanceId === undefined ? {} : { platform_instance_id: instanceId.toString('hex') };
+  if (info === undefined || identity === undefined || platforms === undefined || roots === undefined) return instance;
+  if (launch === undefined) return instance;
   const lists = [platforms.document, roots];
   const documents = [info.document, identity.document];
   const chains = [info.chain, identity.chain, platforms.chain];
+  // Of every certificate, not of chains: a chain begins with the latest of its certificates, Intel's claim with the earliest.
+  const certificates = [pck.certificate, ...chains.flatMap(({ path }) => path)].map(({ x509 }) => x509);
   const issued = [
     ...lists.map(({ thisUpdate }) => thisUpdate),
     ...documents.map(({ issueDate }) => issueDate),
-    ...chains.map(({ notBefore }) => notBefore),
+    ...certificates.map(({ validFromDate }) => validFromDate),
   ];
   const expires = [
     ...lists.flatMap(({ nextUpdate }) => nextUpdate ?? []),
     ...documents.map(({ nextUpdate }) => nextUpdate),
-    ...chains.map(({ notAfter }) => notAfter),
+    ...certificates.map(({ validToDate }) => validToDate),
   ];
   const isFresh =
     lists.every((list) => isCurrent(list, now)) &&
@@ -61,8 +66,7 @@ export function supplementalClaims(
           is_cached_keys: configuration.cachedKeys,
           is_smt_enabled: configuration.smtEnabled,
         }),
-    ...(pck.platformInstanceId === undefined ? {} : { platform_instance_id: pck.platformInstanceId.toString('hex') }),
-    // The digest of the root's key; which encoding of it Intel's library hashes was not compared.
+    ...instance,
     root_key_id: anchor === undefined ? '' : keyId(anchor.x509.publicKey.export({ format: 'der', type: 'spki' })),
     ...(current === undefined
       ? {}
@@ -74,7 +78,7 @@ export function supplementalClaims(
   };
 }
 
-/** SHA-384 of the point without its prefix. */
+/** SHA-384 of the uncompressed point with its prefix 04: the last 65 bytes of the key. */
 function keyId(publicKey: Buffer): string {
   return createHash('sha384').update(publicKey.subarray(-65)).digest('hex');
 }

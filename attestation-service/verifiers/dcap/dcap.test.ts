@@ -15,7 +15,7 @@ import { SeenBefore } from '../../endorsements/intel/seen-before.ts';
 import { azureTdxVerifier } from '../azure/tdx.ts';
 import { sgxVerifier } from '../sgx/index.ts';
 import { tdxVerifier } from '../tdx/index.ts';
-import { issue } from '../testing/authority.ts';
+import { issue, pem } from '../testing/authority.ts';
 import type { Verification, Verifier } from '../verifier.ts';
 import type { DcapRules } from './endorse.ts';
 import {
@@ -412,6 +412,27 @@ it('a platform of another authority is held against that authority’s list', as
   ]);
 });
 
+it('a list of platforms of an authority that has expired since is not current, though the list is', async () => {
+  const notAfter = new Date('2026-05-01T00:00:00Z');
+  const old = await issue(intel.rootAuthority, intel.platform.subject, { authority: true, curve: 'P-256', notAfter });
+  const document = await intel.revocationList('platform', { signer: old });
+  const answers = {
+    pckRevocationList: async () => ({ document, issuerChain: pem([old, intel.rootAuthority]) }),
+  };
+  expect(await codes('tdx-4', { collateral: { answers } })).toEqual([
+    'EV_COLLATERAL_EXPIRED revocation list of platforms',
+  ]);
+});
+
+it('dates of the claims are those of all collateral and certificates: the root is the eldest', async () => {
+  const { claims } = await verified('tdx-4');
+  const [anchor] = intel.root.anchors;
+  expect(claims['earliest_issue_date']).toBe(anchor?.x509.validFromDate.toISOString().replace('.000Z', 'Z'));
+  const young = await intel.pck({ notBefore: new Date('2026-05-31T00:00:00Z') });
+  const { claims: later } = await verified('tdx-4', { quote: { machine: young, chain: intel.chain(young) } });
+  expect(later['latest_issue_date']).toBe('2026-05-31T00:00:00Z');
+});
+
 it('a certificate without the extension of a platform is EV_FORMAT', async () => {
   const plain = await issue(intel.platform, 'CN=Intel SGX PCK Certificate', { curve: 'P-256' });
   const quote = { machine: plain, chain: intel.chain(plain) };
@@ -456,6 +477,25 @@ describe('recorded quotes', () => {
           // The log that lies beside the quote is of another boot.
           'EV_EVENTLOG_REPLAY event log',
         ]).toContain(text);
+    },
+  );
+
+  const goldenFile = vectorPath('tdx', 'parse_tdx_claims_expected.json');
+  it.skipIf(!existsSync(goldenFile))(
+    `a TD with its log has all claims of upstream, and no other (needs ${goldenFile})`,
+    async () => {
+      const [quote, log] = [vectorPath('tdx', 'tdx_quote_4.dat'), vectorPath('eventlog', 'CCEL_data')].map((file) =>
+        readFileSync(file).toString('base64'),
+      );
+      const evidence = { quote: quote ?? '', cc_eventlog: log ?? '' };
+      const { claims } = await tdxVerifier(none).verify(evidence, { trustedAttestationKeys: [], now });
+      // Members of objects come in any order.
+      const sorted = (_name: string, value: unknown): unknown =>
+        typeof value === 'object' && value !== null && !Array.isArray(value)
+          ? Object.fromEntries(Object.entries(value).sort(([one], [other]) => (one < other ? -1 : 1)))
+          : value;
+      const golden: unknown = JSON.parse(readFileSync(goldenFile, 'utf8'));
+      expect(JSON.stringify(claims, sorted, 2)).toBe(JSON.stringify(golden, sorted, 2));
     },
   );
 

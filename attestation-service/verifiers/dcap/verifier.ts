@@ -10,7 +10,7 @@ import { verifyQuote } from './verify.ts';
 /** What was found out of a quote. */
 export interface QuoteVerification {
   readonly verdicts: readonly Verdict[];
-  /** Of the collateral; empty where it is missing. */
+  /** Of platform and collateral. */
   readonly claims: JsonObject;
 }
 

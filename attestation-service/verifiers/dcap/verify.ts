@@ -7,7 +7,7 @@ import type { Collateral } from '../../endorsements/intel/collateral.ts';
 import type { Verified } from '../../endorsements/intel/signed-document.ts';
 import type { EnclaveIdentity, SignedFor, TcbInfo } from '../../endorsements/intel/tcb-info.ts';
 import { isCurrent, isListed, type RevocationList } from '../../endorsements/revocation-list.ts';
-import { isValidAt } from '../../endorsements/verified-chain.ts';
+import { isValidAt, type VerifiedChain } from '../../endorsements/verified-chain.ts';
 import { check } from '../check.ts';
 import type { DcapEndorsements, DcapRules } from './endorse.ts';
 import { enclaveLevel, moduleIdentityOf } from './tcb-status.ts';
@@ -88,17 +88,23 @@ function checkChain(
       actual: result.valid ? '' : result.reason,
       source: root.name,
     }),
-    ...list('revocation list of the root', rootRevocationList, acceptExpiredCollateral, now, (revoked) => [
+    ...list('revocation list of the root', listOf(rootRevocationList), acceptExpiredCollateral, now, (revoked) => [
       check('authority of the platform', authority === undefined || !isListed(revoked, authority), 'EV_CERT_REVOKED', {
         actual: `serial number ${authority?.x509.serialNumber}`,
       }),
     ]),
-    ...list('revocation list of platforms', listOf(pckRevocationList), acceptExpiredCollateral, now, (revoked) => [
-      // The list is that of the authority that the certificate names; a key of another of that name is not in the path.
-      check('certificate of the platform', !isListed(revoked, pck.certificate), 'EV_CERT_REVOKED', {
-        actual: `serial number ${pck.certificate.x509.serialNumber}`,
-      }),
-    ]),
+    ...list(
+      'revocation list of platforms',
+      issuedListOf(pckRevocationList),
+      acceptExpiredCollateral,
+      now,
+      (revoked) => [
+        // The list is that of the authority that the certificate names; a key of another of that name is not in the path.
+        check('certificate of the platform', !isListed(revoked, pck.certificate), 'EV_CERT_REVOKED', {
+          actual: `serial number ${pck.certificate.x509.serialNumber}`,
+        }),
+      ],
+    ),
     ...revokedSigners(rootRevocationList, [pckRevocationList, tcbInfo, qeIdentity]),
   ];
 }
@@ -139,23 +145,37 @@ function document<Document extends SignedFor>(
 
 function list(
   name: string,
-  { value, problem }: Collateral<RevocationList>,
+  { value, problem }: Collateral<DatedList>,
   acceptExpired: boolean,
   now: Date,
   then: (list: RevocationList) => readonly Verdict[],
 ): Verdict[] {
   if (value === undefined) return [missing(name, problem)];
+  const { list: revoked, chain } = value;
+  const { thisUpdate, nextUpdate } = revoked;
+  const current = isCurrent(revoked, now) && (chain === undefined || isValidAt(chain, now));
+  const issuer = chain === undefined ? '' : `, its issuer to ${chain.notAfter.toISOString()}`;
   return [
-    check(name, isCurrent(value, now) || (acceptExpired && value.thisUpdate <= now), 'EV_COLLATERAL_EXPIRED', {
-      expected: 'a list that is current',
-      actual: `from ${value.thisUpdate.toISOString()} to ${value.nextUpdate?.toISOString() ?? 'no date'}`,
+    check(name, current || (acceptExpired && thisUpdate <= now), 'EV_COLLATERAL_EXPIRED', {
+      expected: 'a list that is current, of an issuer that is valid',
+      actual: `from ${thisUpdate.toISOString()} to ${nextUpdate?.toISOString() ?? 'no date'}${issuer}`,
     }),
-    ...then(value),
+    ...then(revoked),
   ];
 }
 
-function listOf({ value, problem }: Collateral<Verified<RevocationList>>): Collateral<RevocationList> {
-  return value === undefined ? { problem } : { value: value.document };
+/** A list, and who issued it where that is not the root itself. */
+interface DatedList {
+  readonly list: RevocationList;
+  readonly chain?: VerifiedChain;
+}
+
+function listOf({ value, problem }: Collateral<RevocationList>): Collateral<DatedList> {
+  return value === undefined ? { problem } : { value: { list: value } };
+}
+
+function issuedListOf({ value, problem }: Collateral<Verified<RevocationList>>): Collateral<DatedList> {
+  return value === undefined ? { problem } : { value: { list: value.document, chain: value.chain } };
 }
 
 function missing(name: string, problem: SealpodError): Verdict {

@@ -9,9 +9,14 @@ import { check } from '../check.ts';
 /** Measurement registers of a CCEL: 0 is MRTD, 1 to 4 are RTMR0 to RTMR3 (UEFI, confidential computing measurement). */
 const firstRegister = 1;
 
-/** @throws SealpodError EV_FORMAT, REQUEST_TOO_LARGE */
+/**
+ * Where there is no CCEL table, the attestation agent puts a header of its own, without signature, before its events. What
+ * a log says counts by its replay alone.
+ *
+ * @throws SealpodError EV_FORMAT, REQUEST_TOO_LARGE
+ */
 export function parseCcel(table: Buffer): EventLog {
-  return parseEventLog(table, { padded: true });
+  return parseEventLog(table, { padded: true, unsignedSpecId: true });
 }
 
 /** Every register is what its events make of it; one without events is zeros. */
