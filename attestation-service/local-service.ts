@@ -1,18 +1,18 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Appraisal, EarClaims } from '@sealpod/protocol/ear';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
-import { type Initdata, initdataDigest, parseInitdata } from '@sealpod/protocol/initdata';
 import { canonicalJson, type JsonObject, type JsonValue } from '@sealpod/protocol/json';
-import { isTee, teeClassOf } from '@sealpod/protocol/rcar';
 import { passed, type Verdict } from '@sealpod/protocol/verdict';
 import { createRegoEngine, type RegoEngine } from '@sealpod/rego';
 import type { Storage } from '@sealpod/storage';
 import { annotatedEvidence } from './appraisal/annotated-evidence.ts';
 import { appraise } from './appraisal/appraise.ts';
+import { initDataOf, nonceOf, reportDataOf } from './appraisal/binding.ts';
 import { explainAppraisal } from './appraisal/explain.ts';
 import { initDataClaims } from './appraisal/init-data-claims.ts';
 import { RecentClaims, type SeenClaims } from './appraisal/recent-claims.ts';
 import { RememberedAnswers } from './appraisal/remembered-answers.ts';
+import { submoduleName, submodulesOf, withoutAdditional } from './appraisal/submodules.ts';
 import { type AttestationServiceConfig, defaultIssuer } from './config.ts';
 import type { PolicyCheck } from './policy/check.ts';
 import { Policies } from './policy/policies.ts';
@@ -36,7 +36,7 @@ import { type Snapshot, Snapshots } from './snapshot.ts';
 import { TokenKeys } from './token/token-keys.ts';
 import { allOf } from './verifiers/check.ts';
 import { createVerifiers } from './verifiers/create.ts';
-import type { SubmoduleClaims, Verifier } from './verifiers/verifier.ts';
+import type { Verifier } from './verifiers/verifier.ts';
 
 /** Evidence of one request, at most: a guest must not choose how much work it makes. */
 const maxEvidences = 16;
@@ -334,42 +334,4 @@ class LocalAttestationService implements AttestationService {
   async close(): Promise<void> {
     if (this.#ownsRego) await this.#rego.close();
   }
-}
-
-/** What devices sent along makes tokens large; what the hardware signed still covers it. */
-function withoutAdditional(appraisal: Appraisal): Appraisal {
-  const evidence = appraisal['ear.veraison.annotated-evidence'];
-  const runtime = evidence['runtime_data_claims'];
-  if (typeof runtime !== 'object' || runtime === null || !('additional-evidence' in runtime)) return appraisal;
-  const { 'additional-evidence': _additional, ...kept } = runtime as JsonObject;
-  return { ...appraisal, 'ear.veraison.annotated-evidence': { ...evidence, runtime_data_claims: kept } };
-}
-
-/** One submodule of the TEE's own class, or those that its verifier tells. */
-function submodulesOf({ tee }: EvidenceToEvaluate, verified: VerifiedEvidence | undefined): readonly SubmoduleClaims[] {
-  const { claims = {}, submodules } = verified ?? {};
-  return submodules ?? [{ teeClass: isTee(tee) ? teeClassOf(tee) : 'cpu', claims }];
-}
-
-function submoduleName(teeClass: string, taken: readonly string[]): string {
-  return `${teeClass}${taken.filter((name) => name.replace(/\d+$/, '') === teeClass).length}`;
-}
-
-function initDataOf({ initData }: EvidenceToEvaluate): { digest?: Buffer; toml?: string; document?: Initdata } {
-  if (initData === undefined) return {};
-  if ('digest' in initData) return { digest: Buffer.from(initData.digest) };
-  const document = parseInitdata(initData.toml);
-  return { digest: initdataDigest(initData.toml, document.algorithm), toml: initData.toml, document };
-}
-
-/** Structured runtime data is hashed over its canonical JSON; raw is the report data itself. */
-function reportDataOf({ runtimeData, hashAlgorithm = 'sha384' }: EvidenceToEvaluate): Buffer | undefined {
-  if (runtimeData === undefined) return undefined;
-  if ('raw' in runtimeData) return Buffer.from(runtimeData.raw);
-  return createHash(hashAlgorithm).update(canonicalJson(runtimeData.structured)).digest();
-}
-
-function nonceOf({ runtimeData }: EvidenceToEvaluate): string | undefined {
-  const nonce = runtimeData !== undefined && 'structured' in runtimeData ? runtimeData.structured['nonce'] : undefined;
-  return typeof nonce === 'string' ? nonce : undefined;
 }

@@ -1,4 +1,4 @@
-import { readFileSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
 import {
@@ -17,7 +17,11 @@ import {
 import { checkExposure, type FrontOptions, type FrontTls } from './access.ts';
 import type { AttestationServiceConfig, TokenConfig } from './config.ts';
 import { defaultIssuer } from './config.ts';
-import { optionalFlag, refuseUnknownMembers as refuseUnknown } from './endorsements/config-members.ts';
+import {
+  optionalFlag,
+  readConfiguredText,
+  refuseUnknownMembers as refuseUnknown,
+} from './endorsements/config-members.ts';
 import type { KeyServerOptions } from './http/key-server.ts';
 import type { RestServerOptions } from './http/rest-server.ts';
 import { readReferenceValuesConfig } from './reference-values/config.ts';
@@ -53,7 +57,11 @@ const code = 'USAGE';
  * @throws SealpodError USAGE naming the member
  */
 export function readMainConfig(path: string): MainConfig {
-  const root = asJsonObject(parseJson(readText(path), { what: `configuration ${path}`, code }), 'configuration', code);
+  const root = asJsonObject(
+    parseJson(readConfiguredText(path), { what: `configuration ${path}`, code }),
+    'configuration',
+    code,
+  );
   refuseUnknown(
     root,
     [
@@ -124,7 +132,7 @@ export function readServiceConfig(root: JsonObject, at: (path: string) => string
     ...readVerifiersConfig((name) => optionalMember(root, name), at),
     ...(optionalMember(root, 'sample') === undefined ? {} : { sample: booleanMember(root, 'sample', code) }),
     ...optional(root, 'referenceValues', (value) => ({
-      referenceValues: readReferenceValuesConfig(value, at, readText),
+      referenceValues: readReferenceValuesConfig(value, at, readConfiguredText),
     })),
     ...(optionalMember(root, 'token') === undefined ? {} : { token: readToken(objectMember(root, 'token', code)) }),
   };
@@ -139,11 +147,11 @@ function readTls(tls: JsonObject, at: (file: string) => string): FrontTls {
   refuseUnknown(tls, ['certificateFile', 'keyFile', 'clientAuthoritiesFile'], 'tls');
   const authorities = optionalMember(tls, 'clientAuthoritiesFile');
   return {
-    certificate: readText(at(stringMember(tls, 'certificateFile', code))),
-    key: readText(at(stringMember(tls, 'keyFile', code))),
+    certificate: readConfiguredText(at(stringMember(tls, 'certificateFile', code))),
+    key: readConfiguredText(at(stringMember(tls, 'keyFile', code))),
     ...(authorities === undefined
       ? {}
-      : { clientAuthorities: readText(at(asJsonText(authorities, 'clientAuthoritiesFile', code))) }),
+      : { clientAuthorities: readConfiguredText(at(asJsonText(authorities, 'clientAuthoritiesFile', code))) }),
   };
 }
 
@@ -163,7 +171,7 @@ function readRoots(
     refuseUnknown(root, ['name', 'certificatesFile', 'simulated'], 'tpm.roots[]');
     return {
       name: stringMember(root, 'name', code),
-      certificates: readText(at(stringMember(root, 'certificatesFile', code))),
+      certificates: readConfiguredText(at(stringMember(root, 'certificatesFile', code))),
       simulated: booleanMember(root, 'simulated', code),
     };
   });
@@ -207,16 +215,8 @@ function readToken(token: JsonObject): TokenConfig {
   };
 }
 
-function readText(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (cause) {
-    throw new SealpodError(code, `cannot read ${path}`, { cause });
-  }
-}
-
 function readSecret(path: string): string {
-  const text = readText(path).trim();
+  const text = readConfiguredText(path).trim();
   if ((statSync(path).mode & 0o077) !== 0) {
     throw new SealpodError(code, `others can read ${path}`, { fix: `chmod 600 ${path}` });
   }

@@ -61,7 +61,7 @@ function parse(der: Uint8Array): Certificate {
     const x509 = new X509Certificate(der);
     if (x509.raw.length !== der.length) throw new RangeError('bytes after the certificate');
     // Decoded only now: a key that cannot be would be an untyped error in the middle of a verification.
-    if (x509.publicKey.type !== 'public') throw new RangeError('no public key');
+    if (x509.publicKey.asymmetricKeyType === undefined) throw new RangeError('no public key of a known kind');
     const { extensions: listed = [] } = AsnConvert.parse(x509.raw, X509Structure).tbsCertificate;
     const extensions = new Map(
       Array.from(listed, ({ extnID, extnValue }) => [extnID, Buffer.from(extnValue.buffer)] as const),

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { booleanMember, integerMember, type JsonObject, optionalMember, stringMember } from '@sealpod/protocol/json';
 
@@ -35,4 +36,13 @@ export function checkUrl(url: string, what: string): string {
   if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
     throw new SealpodError(code, `${what} must be a URL`, { expected: 'https://…', actual: url });
   return url;
+}
+
+/** The text of a file that a configuration names. @throws SealpodError USAGE */
+export function readConfiguredText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new SealpodError(code, `cannot read ${path}`, { cause });
+  }
 }

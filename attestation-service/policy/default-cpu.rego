@@ -176,6 +176,7 @@ tdx_quote(tee) if {
 	tee.quote.header.vendor_id == "939a7233f79c4ca9940a0db3957f0607"
 	tee.quote.body.mr_td in query_reference_value("mr_td")
 	tee.tcb_status == "UpToDate"
+	tee.collateral_expiration_status == "0"
 }
 
 tdx_registers if {
@@ -212,7 +213,6 @@ executables := 3 if {
 hardware := 2 if {
 	input.tdx
 	tdx_quote(input.tdx)
-	input.tdx.collateral_expiration_status == "0"
 }
 
 configuration := 2 if {

@@ -91,6 +91,7 @@ const machines: Readonly<Record<string, JsonObject>> = {
     },
     td_attributes: { debug: false },
     tcb_status: 'UpToDate',
+    collateral_expiration_status: '0',
     tpm: { pcr11: 'bb' },
   },
   sgx: {
@@ -166,7 +167,10 @@ describe('the default policy', () => {
     ['snp', ['policy_migrate_ma']],
     ['tdx', ['td_attributes', 'debug']],
     ['tdx', ['tcb_status']],
+    ['tdx', ['collateral_expiration_status']],
     ['az-tdx-vtpm', ['td_attributes', 'debug']],
+    ['az-tdx-vtpm', ['tcb_status']],
+    ['az-tdx-vtpm', ['collateral_expiration_status']],
     ['sgx', ['tcb_status']],
     ['csv', ['policy', 'nodbg']],
   ] as const)('does not affirm %s with another %s', async (tee, path) => {

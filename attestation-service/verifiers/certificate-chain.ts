@@ -1,26 +1,7 @@
-import { SealpodError } from '@sealpod/protocol/errors';
 import type { Verdict } from '@sealpod/protocol/verdict';
 import type { Certificate } from '../endorsements/certificate.ts';
 import { type EnrolledRoot, findPath, type PathResult } from '../endorsements/certificate-path.ts';
 import { check } from './check.ts';
-
-/**
- * The certificates, if each has a key that can be read: a certificate can be well-formed and its key not, which Node says only
- * where the key is used.
- *
- * @throws SealpodError EV_FORMAT
- */
-export function withReadableKeys<Certificates extends readonly Certificate[]>(
-  certificates: Certificates,
-): Certificates {
-  try {
-    for (const { x509 } of certificates)
-      if (x509.publicKey.asymmetricKeyType === undefined) throw new RangeError('no key');
-    return certificates;
-  } catch (cause) {
-    throw new SealpodError('EV_FORMAT', 'malformed key in a certificate', { cause });
-  }
-}
 
 /** The path of a chain that came with evidence, leaf first, to an anchor of `root`. */
 export function sentPath([leaf, ...authorities]: readonly Certificate[], root: EnrolledRoot, now: Date): PathResult {

@@ -1,6 +1,5 @@
-import { readFileSync } from 'node:fs';
-import { SealpodError } from '@sealpod/protocol/errors';
 import type { JsonValue } from '@sealpod/protocol/json';
+import { readConfiguredText } from '../endorsements/config-members.ts';
 import { type CcaConfig, readCcaConfig } from './cca/config.ts';
 import { type DcapConfig, readDcapConfig } from './dcap/config.ts';
 import { type HygonConfig, readHygonConfig } from './hygon/config.ts';
@@ -50,7 +49,7 @@ const readers: {
   nvidia: readNvidiaConfig,
   nvidiaDpu: readDpuConfig,
   nitro: readNitroConfig,
-  trustAuthority: (value, at) => readTrustAuthorityConfig(value, (file) => readText(at(file))),
+  trustAuthority: (value, at) => readTrustAuthorityConfig(value, (file) => readConfiguredText(at(file))),
 };
 
 /** Members of a configuration that `readVerifiersConfig` reads. */
@@ -68,12 +67,4 @@ export function readVerifiersConfig(member: (name: string) => JsonValue | undefi
     return value === undefined ? [] : [[name, reader(value, at)] as const];
   });
   return Object.fromEntries(read);
-}
-
-function readText(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (cause) {
-    throw new SealpodError('USAGE', 'a file that the configuration names cannot be read', { source: path, cause });
-  }
 }

@@ -64,7 +64,7 @@ describe.skipIf(!present)('evidence of Azure SNP machines (skipped where the vec
   const quoted = (evidence: JsonObject) =>
     evidence['tpm_quote'] as { signature: string; message: string; pcrs: string[] };
 
-  it('each part changed is refused, with a code of its own (G-26)', async () => {
+  it('each part changed is refused, with a code of its own', async () => {
     const v2 = read('evidence-v2.json');
     const v1 = read('evidence-v1.json');
     const reportData = Buffer.from(golden('evidence-v2.json').expected_report_data_hex, 'hex');

@@ -5,7 +5,7 @@ import { type NitroDocument, parseNitroEvidence } from '@sealpod/protocol/nitro'
 import type { Verdict } from '@sealpod/protocol/verdict';
 import { type Certificate, parseCertificate } from '../../endorsements/certificate.ts';
 import type { EnrolledRoot } from '../../endorsements/certificate-path.ts';
-import { checkSentChain, withReadableKeys } from '../certificate-chain.ts';
+import { checkSentChain } from '../certificate-chain.ts';
 import { allOf, check } from '../check.ts';
 import type { Expectations, Verifier } from '../verifier.ts';
 
@@ -43,7 +43,7 @@ export function nitroVerifier(rules: NitroRules): Verifier {
         ...document.authorities.map((authority) => parseCertificate(authority)).reverse(),
       ];
       return {
-        verdict: verifyNitroDocument(document, withReadableKeys(chain), rules, expectations),
+        verdict: verifyNitroDocument(document, chain, rules, expectations),
         claims: nitroClaims(document, expectations),
       };
     },

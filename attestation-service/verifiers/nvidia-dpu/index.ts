@@ -5,7 +5,6 @@ import type { Verdict } from '@sealpod/protocol/verdict';
 import { type Certificate, parseCertificate } from '../../endorsements/certificate.ts';
 import { type EnrolledRoot, findPath } from '../../endorsements/certificate-path.ts';
 import { type FirmwareId, firmwareIds } from '../../endorsements/dice.ts';
-import { withReadableKeys } from '../certificate-chain.ts';
 import { allOf, check } from '../check.ts';
 import type { Expectations, Verifier } from '../verifier.ts';
 
@@ -30,7 +29,6 @@ export function dpuVerifier(tee: TeeName, rules: DpuRules): Verifier {
       const dpu = parseDpuEvidence(evidence);
       const device = parseCertificate(dpu.deviceIdCertificate);
       const alias = parseCertificate(dpu.aliasCertificate);
-      withReadableKeys([device, alias]);
       const layers = firmwareIds(device) ?? [];
       return {
         verdict: allOf(`${tee} evidence`, [

@@ -16,7 +16,7 @@ import {
 } from '../../endorsements/nvidia/manifests.ts';
 import { type RemoteService, remoteService } from '../../endorsements/nvidia/remote.ts';
 import { askOcsp } from '../../endorsements/ocsp.ts';
-import { sentPath, withReadableKeys } from '../certificate-chain.ts';
+import { sentPath } from '../certificate-chain.ts';
 import { allOf, check } from '../check.ts';
 import type { Expectations, SubmoduleClaims, Verification, Verifier } from '../verifier.ts';
 import { deviceClaims, deviceClass, words } from './claims.ts';
@@ -94,7 +94,7 @@ function verification(
 type Parsed = DeviceStatement & { readonly device: NvidiaDevice };
 
 function parseDevice(device: NvidiaDevice): Parsed {
-  const certificates = withReadableKeys(parsePemCertificates(device.certificates));
+  const certificates = parsePemCertificates(device.certificates);
   const [leaf] = certificates;
   const { architecture, uuid } = device;
   return {

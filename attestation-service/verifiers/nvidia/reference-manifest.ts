@@ -3,7 +3,6 @@ import { SealpodError } from '@sealpod/protocol/errors';
 import { DOMParser, type Element } from '@xmldom/xmldom';
 import { C14nCanonicalization, SignedXml } from 'xml-crypto';
 import { type Certificate, parseCertificate } from '../../endorsements/certificate.ts';
-import { withReadableKeys } from '../certificate-chain.ts';
 
 /** What a device must measure at an index. */
 export interface ReferenceMeasurement {
@@ -83,9 +82,7 @@ function readCertificates(signature: Element): Certificate[] {
   const elements = Array.from(signature.getElementsByTagNameNS(signatureSpace, 'X509Certificate'));
   if (elements.length > maxCertificates)
     throw malformed(`at most ${maxCertificates} certificates`, `${elements.length}`);
-  return withReadableKeys(
-    elements.map(({ textContent }) => parseCertificate(Buffer.from(textContent ?? '', 'base64'))),
-  );
+  return elements.map(({ textContent }) => parseCertificate(Buffer.from(textContent ?? '', 'base64')));
 }
 
 const hashes = { sha256: 'sha256', sha384: 'sha384', sha512: 'sha512' } as const;

@@ -1,0 +1,24 @@
+import { createHash } from 'node:crypto';
+import { type Initdata, initdataDigest, parseInitdata } from '@sealpod/protocol/initdata';
+import { canonicalJson } from '@sealpod/protocol/json';
+import type { EvidenceToEvaluate } from '../service.ts';
+
+/** @throws SealpodError INITDATA_SCHEMA */
+export function initDataOf({ initData }: EvidenceToEvaluate): { digest?: Buffer; toml?: string; document?: Initdata } {
+  if (initData === undefined) return {};
+  if ('digest' in initData) return { digest: Buffer.from(initData.digest) };
+  const document = parseInitdata(initData.toml);
+  return { digest: initdataDigest(initData.toml, document.algorithm), toml: initData.toml, document };
+}
+
+/** Structured runtime data is hashed over its canonical JSON; raw is the report data itself. */
+export function reportDataOf({ runtimeData, hashAlgorithm = 'sha384' }: EvidenceToEvaluate): Buffer | undefined {
+  if (runtimeData === undefined) return undefined;
+  if ('raw' in runtimeData) return Buffer.from(runtimeData.raw);
+  return createHash(hashAlgorithm).update(canonicalJson(runtimeData.structured)).digest();
+}
+
+export function nonceOf({ runtimeData }: EvidenceToEvaluate): string | undefined {
+  const nonce = runtimeData !== undefined && 'structured' in runtimeData ? runtimeData.structured['nonce'] : undefined;
+  return typeof nonce === 'string' ? nonce : undefined;
+}
