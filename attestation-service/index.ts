@@ -3,7 +3,7 @@ export type { RootConfiguration } from './endorsements/enrolled-roots.ts';
 export { connectAttestationService, type GrpcClientOptions } from './grpc/client.ts';
 export { createAttestationService } from './local-service.ts';
 export { builtInPolicies, simulatedTpmPolicy } from './policy/built-in.ts';
-export { type ReferenceValuesConfig, readReferenceValuesConfig } from './reference-values/config.ts';
+export { readReferenceValuesConfig } from './reference-values/config.ts';
 export {
   AttestationRefused,
   type AttestationService,
@@ -13,4 +13,4 @@ export {
   type StoredPolicy,
   type StoredReferenceValue,
 } from './service.ts';
-export { readVerifiersConfig, type VerifiersConfig } from './verifiers/config.ts';
+export { readVerifiersConfig } from './verifiers/config.ts';

@@ -1,53 +1,21 @@
 import { readFileSync } from 'node:fs';
 import {
-  type ReferenceValuesConfig,
+  type RootConfiguration,
   readReferenceValuesConfig,
   readVerifiersConfig,
-  type VerifiersConfig,
+  type AttestationServiceConfig as ServiceConfig,
+  type TokenConfig,
 } from '@sealpod/attestation-service';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { ConfigReader } from './config-reader.ts';
 import type { KeySetSource } from './key-set.ts';
 
-/** A root of endorsement key certificates: PEM text, and whether the TPMs below it are software. */
-export interface RootConfig {
-  /** Shown in claims and explanations, e.g. `local-swtpm`. */
-  readonly name: string;
-  readonly certificates: string;
-  readonly simulated: boolean;
-}
-
-/** Whose TPMs are accepted, and whether keys that vouch for themselves are refused. */
-interface TpmConfig {
-  readonly roots: readonly RootConfig[];
-  readonly requireTrustedKey: boolean;
-}
-
-/** What tokens say of their maker, and for how long. */
-export interface TokenConfig {
-  readonly issuer?: string;
-  readonly developer?: string;
-  readonly build?: string;
-  /** `aud`; absent by default. */
-  readonly audience?: string;
-  readonly lifetimeSeconds?: number;
-  /** Whether tokens carry additional evidence. */
-  readonly verbose?: boolean;
-  /** A token key signs for so long; absent: until it is rotated by hand. */
-  readonly rotateKeyAfterSeconds?: number;
-}
-
 /** Where evidence is verified: in this process, or by a service behind `attestation.proto`. */
 export type AttestationServiceConfig =
-  | (VerifiersConfig & {
+  | (Omit<ServiceConfig, 'rego' | 'now'> & {
       readonly type: 'builtin';
-      /** Enables TEE `tpm`. */
-      readonly tpm?: TpmConfig;
-      /** Enables TEEs `sample` and `sampledevice`, which prove nothing; for tests of the protocol. */
       readonly sample: boolean;
       readonly token: TokenConfig;
-      /** Whose reference values are believed, and how many administrators must approve. */
-      readonly referenceValues?: ReferenceValuesConfig;
     })
   | {
       readonly type: 'grpc';
@@ -74,7 +42,7 @@ function readText(path: string): string {
 }
 
 /** `{name, simulated, certificatesFile}`, or `certificates` with the PEM text itself. */
-function readRoot(root: ConfigReader): RootConfig {
+function readRoot(root: ConfigReader): RootConfiguration {
   const inline = root.optionalText('certificates');
   const certificates = inline ?? readText(root.path('certificatesFile'));
   const config = { name: root.text('name'), certificates, simulated: root.flag('simulated', false) };
@@ -82,7 +50,7 @@ function readRoot(root: ConfigReader): RootConfig {
   return config;
 }
 
-function readTpm(tpm: ConfigReader): TpmConfig {
+function readTpm(tpm: ConfigReader): NonNullable<ServiceConfig['tpm']> {
   const config = {
     roots: tpm.objects('roots').map(readRoot),
     requireTrustedKey: tpm.flag('requireTrustedKey', false),
