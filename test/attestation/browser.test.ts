@@ -36,17 +36,20 @@ describe.skipIf(path === undefined)('the portable verifiers in a browser (skippe
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
     const { targetId } = await browser.send('Target.createTarget', { url });
     const { sessionId } = await browser.send('Target.attachToTarget', { targetId, flatten: true });
-    const evaluated = await browser.send(
-      'Runtime.evaluate',
-      {
-        expression: `import('${url}portable.mjs').then((module) => (${drive.toString()})(module, ${JSON.stringify(calls)}))`,
-        awaitPromise: true,
-        returnByValue: true,
-      },
-      String(sessionId),
+    const evaluate = async (expression: string) => {
+      const parameters = { expression, awaitPromise: true, returnByValue: true };
+      const evaluated = await browser.send('Runtime.evaluate', parameters, String(sessionId));
+      return { ...evaluated, value: (evaluated['result'] as { readonly value?: string }).value };
+    };
+    // A new target is an empty page first, which may not load modules of the server.
+    await expect
+      .poll(async () => (await evaluate("document.readyState + ' ' + location.href")).value, { timeout: 60_000 })
+      .toBe(`complete ${url}`);
+    const evaluated = await evaluate(
+      `import('${url}portable.mjs').then((module) => (${drive.toString()})(module, ${JSON.stringify(calls)}))`,
     );
-    const { value } = evaluated['result'] as { readonly value?: string };
-    expect(evaluated['exceptionDetails']).toBeUndefined();
+    const { value } = evaluated;
+    expect(evaluated).not.toHaveProperty('exceptionDetails');
     const results = JSON.parse(value ?? '') as unknown[];
     for (const [index, { name }] of named.entries())
       expect({ name, result: results[index] }).toEqual({ name, result: expected[index] });
