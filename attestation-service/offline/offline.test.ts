@@ -85,6 +85,11 @@ describe('evidence in a file', () => {
     expect(code(() => readEvidenceFile(bytes, tee))).toBe(expected);
   });
 
+  it('a file that ends within the tag of a token is unrecognised', () => {
+    for (const bytes of [[0xd9], [0xd9, 1], [0xd9, 1, 0x8f]])
+      expect(code(() => readEvidenceFile(Buffer.from(bytes)))).toBe('USAGE');
+  });
+
   it('whatever it is, the answer is evidence or a typed refusal', () => {
     fc.assert(
       fc.property(

@@ -119,9 +119,8 @@ function readBinary(bytes: Buffer, tee: string | undefined): EvidenceInFile {
   if ((tee === undefined && isReport) || tee === 'snp')
     return { tee: 'snp', evidence: { attestation_report: snpReportAsJson(bytes), cert_chain: null } };
   // Tag 399: a collection of CCA tokens (draft-ffm-rats-cca-token); 907 in later drafts.
-  const isToken = bytes[0] === 0xd9 && [399, 907].includes(bytes.readUInt16BE(1));
-  if ((tee === undefined && bytes.length > 3 && isToken) || tee === 'cca')
-    return { tee: 'cca', evidence: { token: [...bytes] } };
+  const isToken = bytes.length > 3 && bytes[0] === 0xd9 && [399, 907].includes(bytes.readUInt16BE(1));
+  if ((tee === undefined && isToken) || tee === 'cca') return { tee: 'cca', evidence: { token: [...bytes] } };
   // COSE_Sign1: four parts, tagged or not.
   const isDocument = bytes[0] === 0x84 || (bytes[0] === 0xd2 && bytes[1] === 0x84);
   if ((tee === undefined && isDocument) || tee === 'aws-nitro')
