@@ -70,10 +70,16 @@ async function platformCertificates(
     case 'platform-id': {
       const { platformId, cpuSvn, pceSvn, pceId } = certification;
       const qeId = header.userData.subarray(0, 16);
+      let away: SealpodError | undefined;
       for (const source of collateral.sources) {
-        const chain = await source.pckChain?.({ encryptedPlatformId: platformId, cpuSvn, pceSvn, pceId, qeId });
-        if (chain !== undefined) return parsePemCertificates(chain.toString('latin1'));
+        try {
+          const chain = await source.pckChain?.({ encryptedPlatformId: platformId, cpuSvn, pceSvn, pceId, qeId });
+          if (chain !== undefined) return parsePemCertificates(chain.toString('latin1'));
+        } catch (thrown) {
+          away ??= asSealpodError(thrown);
+        }
       }
+      if (away !== undefined) throw away;
       throw new SealpodError('EV_COLLATERAL_UNAVAILABLE', 'no source has the certificate of the platform', {
         expected: 'a quote that brings it, or a source that has it',
         actual: `certification data of type ${certification.type}`,
