@@ -1,6 +1,8 @@
 import { expect, it } from 'vitest';
+import { TestIntel } from '../verifiers/dcap/testing/mint.ts';
 import { TestAmd } from '../verifiers/snp/testing/mint.ts';
 import { parseCertificate } from './certificate.ts';
+import { readRevocationList } from './revocation-list.ts';
 
 it('a certificate whose key cannot be decoded is malformed, with a typed error, before anything is verified with it', async () => {
   const { ask } = await TestAmd.create();
@@ -11,4 +13,22 @@ it('a certificate whose key cannot be decoded is malformed, with a typed error, 
   const changed = Buffer.from(ask.der);
   changed[at] = 0x77;
   expect(() => parseCertificate(changed)).toThrow(expect.objectContaining({ code: 'EV_FORMAT' }));
+});
+
+it('a certificate or a revocation list with a date that is none is malformed: such a date is not later than any', async () => {
+  const { ask } = await TestAmd.create();
+  const changed = Buffer.from(ask.der);
+  // The first date is a UTCTime, whose month becomes 94.
+  const at = ask.der.indexOf(Buffer.from('170d', 'hex')) + 2;
+  expect(ask.der.subarray(at, at + 12).toString()).toMatch(/^\d{12}$/);
+  changed.write('94', at + 2);
+  expect(() => parseCertificate(changed)).toThrow(expect.objectContaining({ code: 'EV_FORMAT' }));
+  const intel = await TestIntel.create();
+  const bytes = await intel.revocationList('root');
+  const issuer = parseCertificate(intel.rootAuthority.der);
+  expect(readRevocationList(bytes, issuer).revoked.size).toBe(0);
+  bytes.write('94', bytes.indexOf(Buffer.from('170d', 'hex')) + 4);
+  expect(() => readRevocationList(bytes, issuer)).toThrow(
+    expect.objectContaining({ code: expect.stringMatching(/^EV_/) }),
+  );
 });

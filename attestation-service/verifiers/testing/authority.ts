@@ -69,7 +69,7 @@ export async function issue(issuer: Issued | undefined, subject: string, options
 }
 
 /** An enrolled root of a test's authority. */
-export function rootOf(name: string, { der }: Issued): EnrolledRoot {
+export function rootOf(name: string, { der }: Pick<Issued, 'der'>): EnrolledRoot {
   return { name, simulated: false, anchors: [parseCertificate(der)], intermediates: [] };
 }
 

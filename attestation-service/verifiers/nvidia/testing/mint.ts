@@ -102,13 +102,24 @@ export const gpuOpaque: Readonly<Record<number, Buffer>> = {
 /** Opaque fields of a switch. */
 export const switchOpaque: Readonly<Record<number, Buffer>> = { 6: text('96.10.55.00.01') };
 
+function number(value: number, length: 2 | 3): Buffer {
+  const buffer = Buffer.alloc(length);
+  buffer.writeUIntLE(value, 0, length);
+  return buffer;
+}
+
+/** The opaque data of a report. */
+export function mintOpaqueData({ opaque, header = false }: Pick<ReportOptions, 'opaque' | 'header'>): Buffer {
+  const fields = Object.entries({ ...gpuOpaque, ...opaque }).flatMap(([type, value]) =>
+    value === null ? [] : [number(Number(type), 2), ...(header ? [number(1, 2)] : []), number(value.length, 2), value],
+  );
+  const start = header ? Buffer.from('4e5644414f44000001000000', 'hex') : Buffer.alloc(0);
+  return Buffer.concat([start, ...fields]);
+}
+
 /** The messages of a report, without a signature. */
-function messages({ nonce, opaque, measurements, header = false, change }: ReportOptions): Buffer {
-  const number = (value: number, length: 2 | 3): Buffer => {
-    const buffer = Buffer.alloc(length);
-    buffer.writeUIntLE(value, 0, length);
-    return buffer;
-  };
+function messages(options: ReportOptions): Buffer {
+  const { nonce, measurements, change } = options;
   const values = measurements ?? new Map(Array.from({ length: 40 }, (_, at) => [at + 1, measurementOf(at + 1)]));
   const record = Buffer.concat(
     [...values].map(([index, value]) =>
@@ -121,11 +132,7 @@ function messages({ nonce, opaque, measurements, header = false, change }: Repor
       ]),
     ),
   );
-  const fields = Object.entries({ ...gpuOpaque, ...opaque }).flatMap(([type, value]) =>
-    value === null ? [] : [number(Number(type), 2), ...(header ? [number(1, 2)] : []), number(value.length, 2), value],
-  );
-  const start = header ? Buffer.from('4e5644414f44000001000000', 'hex') : Buffer.alloc(0);
-  const opaqueData = Buffer.concat([start, ...fields]);
+  const opaqueData = mintOpaqueData(options);
   const bytes = Buffer.concat([
     Buffer.from([0x11, 0xe0, 1, 0xff]),
     nonce,
