@@ -113,9 +113,13 @@ function fieldsOf(block: BaseBlock, prefix: string): Map<string, BaseBlock> {
 }
 
 function parse(der: Buffer): BaseBlock {
-  const { offset, result } = fromBER(new Uint8Array(der));
-  if (offset !== der.length) throw malformed('it is no DER value');
-  return result;
+  try {
+    const { offset, result } = fromBER(new Uint8Array(der));
+    if (offset === der.length) return result;
+  } catch {
+    // The library throws errors of its own for some strings and times that are malformed.
+  }
+  throw malformed('it is no DER value');
 }
 
 function sequence(block: BaseBlock): readonly BaseBlock[] {

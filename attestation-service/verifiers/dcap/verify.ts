@@ -24,6 +24,7 @@ export function verifyQuote(
 ): readonly Verdict[] {
   const { pck, tcbInfo, qeIdentity } = endorsements;
   return [
+    checkVendor(quote),
     checkQuoteSignature(quote),
     checkAttestationKey(quote),
     checkEnclaveSignature(quote, pck.certificate.x509.publicKey),
@@ -39,6 +40,24 @@ export function verifyQuote(
       checkEnclave(quote, identity),
     ]),
   ];
+}
+
+/** Intel's own quoting enclaves; quotes of others have the same form, and no collateral of Intel's speaks of them. */
+const intelVendorId = '939a7233f79c4ca9940a0db3957f0607';
+
+/** As Intel's library validates a header: of its vendor, and in version 3 with zeros where later ones name the TEE. */
+function checkVendor({ header: { version, teeType, vendorId } }: Quote): Verdict {
+  const vendor = vendorId.toString('hex');
+  return check(
+    'vendor of the quote',
+    vendor === intelVendorId && (version > 3 || teeType === 0),
+    'EV_TEE_UNSUPPORTED',
+    {
+      expected: `a quote of Intel's, ${intelVendorId}`,
+      actual: version > 3 || teeType === 0 ? vendor : `version 3 with TEE type ${teeType}`,
+      source: 'header of the quote',
+    },
+  );
 }
 
 function checkQuoteSignature({ attestationKey, signed, signature }: Quote): Verdict {
