@@ -1,8 +1,10 @@
 import 'reflect-metadata';
 import { createHash, sign } from 'node:crypto';
-import { Extension } from '@peculiar/x509';
+import { CRLDistributionPointsExtension, Extension, X509CrlGenerator } from '@peculiar/x509';
 import type { JsonObject } from '@sealpod/protocol/json';
-import { type Issued, issue, ownBuffer, pem } from '../../testing/authority.ts';
+import { parseCertificate } from '../../../endorsements/certificate.ts';
+import type { ManifestSource } from '../../../endorsements/nvidia/manifests.ts';
+import { type Issued, issue, ownBuffer, pem, signingAlgorithm } from '../../testing/authority.ts';
 
 /** Digest of the firmware that a test's devices run. */
 export const firmwareDigest = createHash('sha384').update('firmware').digest();
@@ -45,13 +47,39 @@ export interface TestNvidia {
 
 export async function testNvidia(): Promise<TestNvidia> {
   const root = await issue(undefined, 'CN=Test Device Identity CA', { authority: true });
-  const identity = await issue(root, 'CN=Test Identity', { authority: true });
+  // As NVIDIA's own certificates have them; what a device certifies names none.
+  const list = (name: string) => new CRLDistributionPointsExtension([`http://crl.test/crl/${name}.crl`]);
+  const identity = await issue(root, 'CN=Test Identity', { authority: true, extensions: [list('l1-root')] });
   const manifestRoot = await issue(undefined, 'CN=Test Manifest Root', { authority: true });
-  const manifestAuthority = await issue(manifestRoot, 'CN=Test Manifest CA', { authority: true });
+  const manifestAuthority = await issue(manifestRoot, 'CN=Test Manifest CA', {
+    authority: true,
+    extensions: [list('corim-l1')],
+  });
   const manifestSigner = await issue(manifestAuthority, 'CN=Test Manifest Signer', {
     notAfter: new Date('2030-01-01'),
   });
   return { root, identity, manifestRoot, manifestAuthority, manifestSigner };
+}
+
+/** A revocation list, DER. */
+export async function revocationList(
+  issuer: Issued,
+  revoked: readonly Issued[] = [],
+  nextUpdate = new Date('2026-07-01T00:00:00Z'),
+): Promise<Buffer> {
+  const thisUpdate = new Date('2026-05-01T00:00:00Z');
+  const list = await X509CrlGenerator.create({
+    issuer: issuer.subject,
+    thisUpdate,
+    nextUpdate,
+    signingAlgorithm: signingAlgorithm(issuer),
+    signingKey: issuer.signing,
+    entries: revoked.map(({ der }) => ({
+      serialNumber: parseCertificate(der).x509.serialNumber,
+      revocationDate: thisUpdate,
+    })),
+  });
+  return Buffer.from(list.rawData);
 }
 
 /** A device: the certificate of its key, and the chain, leaf first. */
@@ -192,4 +220,34 @@ export function mintManifest(
   return content(
     `<ds:Signature xmlns:ds="http://www.w3.org/2000/09/xmldsig#">${info('')}<ds:SignatureValue>${value.toString('base64')}</ds:SignatureValue><ds:KeyInfo><ds:X509Data>${certificates.join('')}</ds:X509Data></ds:KeyInfo></ds:Signature>`,
   );
+}
+
+/** The manifests of a test's GPU, by their ids: measurements 2, 3 and 11 of the driver's, 4 and 36 of the firmware's. */
+export function gpuManifests(
+  nvidia: TestNvidia,
+  driver: Partial<ManifestOptions> = {},
+  firmware: Partial<ManifestOptions> = {},
+): Record<string, string> {
+  const references = (indices: readonly number[]): Map<number, Buffer[]> =>
+    new Map(indices.map((index) => [index, [Buffer.alloc(48), measurementOf(index + 1)]]));
+  return {
+    'NV_GPU_DRIVER_GH100_570.10': mintManifest(nvidia, {
+      version: '570.10',
+      measurements: references([1, 2, 10]),
+      ...driver,
+    }),
+    NV_GPU_VBIOS_1010_0200_882_96009F0001: mintManifest(nvidia, {
+      version: '96.00.9F.00.01',
+      measurements: references([3, 35]),
+      ...firmware,
+    }),
+  };
+}
+
+/** Manifests as a source. */
+export function manifestSource(texts: Readonly<Record<string, string>>): ManifestSource {
+  return {
+    name: 'test',
+    manifest: async (id) => (Object.hasOwn(texts, id) ? Buffer.from(texts[id] ?? '') : undefined),
+  };
 }
