@@ -7,8 +7,8 @@ import { mintQuote, type QuoteOptions, type TestIntel } from '../../dcap/testing
 export const azureReportData = Buffer.alloc(48, 7);
 export const azureInitdata = Buffer.alloc(32, 9);
 
-/** What a test makes another about a machine of Azure, before it is signed and hashed. */
-export interface AzureTdxChanges {
+/** What a test makes another about a virtual machine of Azure, before it is signed and hashed. */
+export interface AzureChanges {
   readonly version?: 0 | 1 | 2;
   readonly tpm?: SoftwareTpm;
   /** Of the key in the variable data, where it is another than the TPM's. */
@@ -18,6 +18,10 @@ export interface AzureTdxChanges {
   readonly userData?: Buffer;
   readonly reportType?: number;
   readonly hashType?: number;
+}
+
+/** What a test makes another about a TD of Azure's. */
+export interface AzureTdxChanges extends AzureChanges {
   readonly quote?: QuoteOptions;
   /** Of the quote. */
   readonly tdReportData?: Buffer;
@@ -31,9 +35,11 @@ export function bootedTpm(initDataDigest = azureInitdata): SoftwareTpm {
   return tpm;
 }
 
+/** The paravisor's report, with room for the hardware's. */
 function hclReport(
   { attestationKey }: SoftwareTpm,
-  { userData, reportType = 4, hashType = 1 }: AzureTdxChanges,
+  reportType: number,
+  { userData, hashType = 1 }: AzureChanges,
 ): Buffer {
   const { n = '', e = '' } = createPublicKey(attestationKey).export({ format: 'jwk' });
   const variable = Buffer.from(
@@ -54,35 +60,68 @@ function hclReport(
 /** Where the variable data of a minted HCL report begin. */
 export const variableAt = 32 + 1184 + 20;
 
-/** Evidence of a TD of Azure's, with all that binds its parts. */
-export function azureTdxEvidence(intel: TestIntel, changes: AzureTdxChanges = {}): JsonObject {
-  const { version = 2, tpm = bootedTpm(), qualifyingData = azureReportData } = changes;
-  const hcl = hclReport(changes.keyOf ?? tpm, changes);
+/** Digest of the variable data, as the hardware's report data hold it. */
+function boundTo(hcl: Buffer): Buffer {
   const bound = Buffer.alloc(64);
   createHash('sha256').update(hcl.subarray(variableAt)).digest().copy(bound);
+  return bound;
+}
+
+/** A quote of the virtual TPM; Azure's evidence has the signature by itself, without the TPM's structure around it. */
+function quoteOf(tpm: SoftwareTpm, { qualifyingData = azureReportData, tpmQuote }: AzureChanges) {
+  const { message, signature } = tpm.quote(qualifyingData, tpmQuote);
+  return { message, signature: signature.subarray(6), pcrs: tpm.pcrs };
+}
+
+const inHexadecimal = ({ message, signature, pcrs }: ReturnType<typeof quoteOf>): JsonObject => ({
+  signature: signature.toString('hex'),
+  message: message.toString('hex'),
+  pcrs: pcrs.map((value) => value.toString('hex')),
+});
+
+/** Evidence of a TD of Azure's, with all that binds its parts. */
+export function azureTdxEvidence(intel: TestIntel, changes: AzureTdxChanges = {}): JsonObject {
+  const { version = 2, tpm = bootedTpm() } = changes;
+  const hcl = hclReport(changes.keyOf ?? tpm, changes.reportType ?? 4, changes);
   const quote = mintQuote(intel, 'tdx-4', {
     ...changes.quote,
-    td: { reportData: changes.tdReportData ?? bound, ...changes.quote?.td },
+    td: { reportData: changes.tdReportData ?? boundTo(hcl), ...changes.quote?.td },
   });
-  const { message, signature } = tpm.quote(qualifyingData, changes.tpmQuote);
-  // Azure's evidence has the signature by itself, without the TPM's structure around it.
-  const raw = signature.subarray(6);
+  const quoted = quoteOf(tpm, changes);
   if (version === 0) {
-    const pcrs = tpm.pcrs.map((value) => [...value]);
+    const { message, signature, pcrs } = quoted;
     return {
-      tpm_quote: { signature: [...raw], message: [...message], pcrs },
+      tpm_quote: { signature: [...signature], message: [...message], pcrs: pcrs.map((value) => [...value]) },
       hcl_report: [...hcl],
       td_quote: [...quote],
     };
   }
   return {
     version,
-    tpm_quote: {
-      signature: raw.toString('hex'),
-      message: message.toString('hex'),
-      pcrs: tpm.pcrs.map((value) => value.toString('hex')),
-    },
+    tpm_quote: inHexadecimal(quoted),
     hcl_report: hcl.toString('base64url'),
     td_quote: quote.toString('base64url'),
+  };
+}
+
+/**
+ * Evidence of an SNP machine of Azure's, version 2.
+ *
+ * @param report makes the hardware's report, signed, for report data
+ * @param vcek certificate of the key that signs it, DER
+ */
+export async function azureSnpEvidence(
+  report: (reportData: Buffer) => Promise<Buffer>,
+  vcek: Buffer,
+  changes: AzureChanges = {},
+): Promise<JsonObject> {
+  const { tpm = bootedTpm() } = changes;
+  const hcl = hclReport(changes.keyOf ?? tpm, changes.reportType ?? 2, changes);
+  (await report(boundTo(hcl))).copy(hcl, 32);
+  return {
+    version: 2,
+    tpm_quote: inHexadecimal(quoteOf(tpm, changes)),
+    hcl_report: hcl.toString('base64url'),
+    vcek: vcek.toString('base64url'),
   };
 }
