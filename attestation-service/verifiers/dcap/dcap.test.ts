@@ -395,6 +395,19 @@ describe('the TDX module', () => {
   });
 });
 
+it('the certificates of a quote may come in any order, without the root, and with text between them', async () => {
+  const { machine, platform: authority, rootAuthority } = intel;
+  for (const chain of [
+    pem([rootAuthority, authority, machine]),
+    pem([authority, machine]),
+    `subject=CN = x\r\n${pem([machine, authority])}\r\n`.replaceAll('\n', '\r\n'),
+  ])
+    expect(await codes('tdx-4', { quote: { chain } })).toEqual([]);
+  // The certificate alone, DER or PEM: who issued it comes with the list of platforms.
+  for (const content of [machine.der, Buffer.from(pem([machine]))])
+    expect(await codes('sgx-3', { quote: { certification: { type: 4, content } } })).toEqual([]);
+});
+
 it('a quote of version 3 that names a TEE is none of Intel’s', async () => {
   expect(await codes('sgx-3', { quote: { header: { teeType: 0x81 } } })).toEqual([
     'EV_TEE_UNSUPPORTED vendor of the quote',

@@ -43,6 +43,11 @@ const issuers: Readonly<Record<string, PckAuthority>> = {
   'Intel SGX PCK Processor CA': 'processor',
 };
 
+/** Whether it is a platform's, by its extension alone. */
+export function hasPlatformExtension({ extensions }: Certificate): boolean {
+  return extensions.has(extension);
+}
+
 const known = new WeakMap<Certificate, PckCertificate>();
 
 /** @throws SealpodError EV_FORMAT where the extension is missing or malformed, EV_CERT_CHAIN for another issuer */

@@ -76,6 +76,12 @@ describe('evidence of AWS Nitro', () => {
     const tagged = mintCoseSign1(encodeCbor(payload()), leaf.key);
     expect(await refusals(evidence(tagged))).toEqual([]);
     expect(await refusals(evidence(document({ nonce: Buffer.from(nonce, 'base64') })))).toEqual([]);
+    // Members of no bytes stand for absent ones in documents of some libraries.
+    const empty = Buffer.alloc(0);
+    expect(await refusals(evidence(document({ nonce: empty, public_key: empty })))).toEqual([]);
+    expect(await refusals(evidence(document({ user_data: empty })))).toEqual(['report data: EV_BINDING_MISMATCH']);
+    const absent = document({ nonce: undefined, public_key: undefined });
+    expect(await refusals(evidence(absent))).toEqual([]);
   });
 
   it('is held against the root whose fingerprint AWS publishes', () => {
