@@ -1,6 +1,9 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { asSealpodError, type SealpodError } from '@sealpod/protocol/errors';
 import { Writer } from '../installer/record.ts';
+import { startupSnapshotName, writeStartupSnapshot } from '../installer/startup-snapshot.ts';
 import type { NodeInstallation } from './installation.ts';
 import type { Log } from './log.ts';
 import type { NodeAgentMetrics } from './metrics.ts';
@@ -36,6 +39,7 @@ export interface AgentParts {
 export class NodeAgent {
   readonly #parts: AgentParts;
   readonly #placement: Placement;
+  #snapshotTried = false;
   #status: AgentStatus;
 
   constructor(parts: AgentParts) {
@@ -107,6 +111,7 @@ export class NodeAgent {
       if (repaired.length > 0)
         log.warn({ files: repaired.slice(0, 20) }, 'files were missing or changed: placed again');
       metrics.repaired('file', repaired.length);
+      if (switched || repaired.length > 0 || !this.#snapshotTried) this.#ensureStartupSnapshot(repaired.length > 0);
       const unused = this.#placement.removeUnused(installation.host.executables());
       if (unused.length > 0) log.info({ releases: unused }, 'releases without a process removed');
     },
@@ -127,6 +132,21 @@ export class NodeAgent {
       metrics.containerdRestarted();
     },
   };
+
+  /** Pods start without one, too, only slower: a failure is told and no more. */
+  #ensureStartupSnapshot(outdated: boolean): void {
+    this.#snapshotTried = true;
+    const { installation, log } = this.#parts;
+    const path = join(installation.host.root, installation.layout.library, startupSnapshotName);
+    // A release's folder keeps the one that an earlier agent made.
+    if (existsSync(path) && !outdated) return;
+    try {
+      writeStartupSnapshot(path);
+    } catch (thrown) {
+      const { message, detail } = asSealpodError(thrown);
+      log.warn({ ...detail }, message);
+    }
+  }
 
   /** Both services read a file at their start; containerd's own part comes after they serve. */
   #writeConfigurations(): void {

@@ -66,7 +66,8 @@ describe.skipIf(obstacle !== undefined)(`kill -9 on a Kubernetes node${skipped(o
   const shims = () =>
     runningProcesses().filter(
       ({ arguments: words }) =>
-        words.includes('serve') && words.some((word) => word.startsWith(cluster.home) && word.endsWith('/shim.mjs')),
+        words.includes('serve') &&
+        words.some((word) => word.startsWith(cluster.home) && /\/shim\.(cjs|blob)$/.test(word)),
     );
 
   const pod = (name: string, script: string) =>
