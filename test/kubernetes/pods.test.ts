@@ -578,9 +578,9 @@ describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubern
     it.skipIf(nodeObstacle() !== undefined)(
       `hostNetwork, by the shim and before a machine boots, where admission lets it pass${skipped(nodeObstacle())}`,
       async () => {
-        const binding = ['validatingadmissionpolicybinding', 'sealpod.io-unsupported'];
-        const kept = await cluster.ok('get', ...binding, '-o', 'json');
-        await cluster.ok('delete', ...binding);
+        const name = 'sealpod.io-unsupported';
+        const { apiVersion, kind, spec: kept } = await cluster.get('validatingadmissionpolicybinding', name);
+        await cluster.ok('delete', 'validatingadmissionpolicybinding', name);
         try {
           const containers = [{ name: 'main', command: waiting }];
           const pod = cluster.pod({ name: 'on-node', containers, spec: { hostNetwork: true } });
@@ -595,7 +595,7 @@ describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubern
             .toContain('the network of the node (hostNetwork) is not supported');
           await cluster.delete('pod/on-node');
         } finally {
-          await cluster.apply(JSON.parse(kept));
+          await cluster.apply({ apiVersion, kind, metadata: { name }, spec: kept });
         }
       },
     );
