@@ -12,6 +12,8 @@ export interface Job {
   readonly target: string;
   readonly seed: number;
   readonly milliseconds: number;
+  /** Inputs at least, however long they take; default 0. */
+  readonly least?: number;
   /** Only this input, with the calls it was made from: what the file of a failure holds. */
   readonly replay?: Failure;
 }

@@ -1,6 +1,4 @@
 import { createPublicKey, type JsonWebKey, randomBytes, sign } from 'node:crypto';
-import { encodeCbor } from '@sealpod/protocol/cose';
-import { mintCoseSign1 } from '@sealpod/protocol/cose/testing';
 import { parseHygonAuthority } from '@sealpod/protocol/hygon';
 import type { JsonObject, JsonValue } from '@sealpod/protocol/json';
 import { regularise } from '@sealpod/protocol/rcar';
@@ -16,6 +14,7 @@ import { mintQuote, mintSource, platform, TestIntel } from '../verifiers/dcap/te
 import { csvVerifier, dcuVerifier } from '../verifiers/hygon/index.ts';
 import { csvEvidence, dcuReport, sm3Log, TestHygon } from '../verifiers/hygon/testing/mint.ts';
 import { nitroVerifier } from '../verifiers/nitro/index.ts';
+import { TestNitro } from '../verifiers/nitro/testing/mint.ts';
 import { nvidiaVerifier } from '../verifiers/nvidia/index.ts';
 import {
   deviceEvidence,
@@ -95,21 +94,9 @@ export async function mintNitro(): Promise<{
   readonly seeds: readonly { readonly document: string }[];
   readonly under: JsonObject;
 }> {
-  const anchor = await issue(undefined, 'CN=aws.nitro-enclaves', { authority: true });
-  const leaf = await issue(anchor, 'CN=i-1');
-  const members = {
-    module_id: 'i-1-enc1',
-    digest: 'SHA384',
-    timestamp: now.getTime() - 1000,
-    pcrs: new Map([0, 1, 2, 3, 8, 16].map((index) => [index, Buffer.alloc(48, index + 1)])),
-    certificate: leaf.der,
-    cabundle: [anchor.der],
-    public_key: null,
-    user_data: reportData,
-    nonce: Buffer.from('nonce'),
-  };
-  const document = mintCoseSign1(encodeCbor(new Map(Object.entries(members))), leaf.key, { tagged: false });
-  return { seeds: [{ document: base64(document) }], under: { root: base64(anchor.der) } };
+  const nitro = await TestNitro.create(reportData);
+  const document = nitro.document({ nonce: Buffer.from('nonce'), public_key: nitro.leaf.der });
+  return { seeds: [{ document: base64(document) }], under: { root: base64(nitro.root.der) } };
 }
 
 const ofHygon = (hygon: TestHygon): JsonObject => ({

@@ -11,6 +11,7 @@ const {
   target: name,
   seed,
   milliseconds,
+  least = 0,
   replay,
   calls,
   minted,
@@ -29,7 +30,8 @@ const inputBytes = 64 * 1024 * 1024;
 const codes: Record<string, number> = {};
 const end = performance.now() + milliseconds;
 let inputs = 0;
-for (let index = 0; replay === undefined ? performance.now() < end : index === 0; index += 1) {
+const goesOn = (): boolean => performance.now() < end || inputs < least;
+for (let index = 0; replay === undefined ? goesOn() : index === 0; index += 1) {
   const random = new Random(Math.imul(seed + 1, 0x9e3779b1) + Math.imul(index + 1, 0x85ebca6b));
   const valid = random.pick(seeds);
   const mutated = target.bytes

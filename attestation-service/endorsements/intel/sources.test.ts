@@ -60,7 +60,7 @@ describe('a provisioning service', () => {
   let url: string;
   let asked: string[];
   let serve: Serve;
-  const quick = { pauseMs: 1, longestPauseMs: 5, retries: 2, timeoutMs: 500 };
+  const quick = { pauseMs: 1, longestPauseMs: 5, retries: 2, timeoutMs: 20_000 };
 
   beforeEach(async () => {
     asked = [];

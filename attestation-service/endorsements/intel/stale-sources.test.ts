@@ -75,7 +75,7 @@ describe('a stale file before a service', () => {
   };
   const service = (): IntelCollateralSource => {
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    const http = { pauseMs: 1, longestPauseMs: 2, retries: 1, timeoutMs: 500 };
+    const http = { pauseMs: 1, longestPauseMs: 2, retries: 1, timeoutMs: 20_000 };
     return provisioningService({ kind: 'pcs', url, rootListUrl: `${url}/root.der`, http });
   };
   const collateralOf = (...sources: readonly IntelCollateralSource[]): IntelCollateral =>

@@ -1,8 +1,7 @@
-import { readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { SealpodError } from '@sealpod/protocol/errors';
 import type { Storage } from '@sealpod/storage';
 import { type CollateralHttpOptions, getCollateral } from '../http-client.ts';
+import { readOptionalFile } from '../optional-file.ts';
 import { storedAnswers } from '../stored-answers.ts';
 
 /**
@@ -38,17 +37,7 @@ export function listService(url = defaultUrl, options: CollateralHttpOptions = {
 export function listFolder(folder: string): NvidiaListSource {
   return {
     name: `folder ${folder}`,
-    async list(path) {
-      const file = join(folder, basename(path));
-      try {
-        const bytes = await readFile(file);
-        if (bytes.length > maxBytes) throw new RangeError(`larger than ${maxBytes} bytes`);
-        return bytes;
-      } catch (cause) {
-        if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return undefined;
-        throw new SealpodError('EV_COLLATERAL_UNAVAILABLE', `${file} cannot be read`, { cause });
-      }
-    },
+    list: (path) => readOptionalFile(join(folder, basename(path)), maxBytes),
   };
 }
 

@@ -5,14 +5,12 @@ import { failures } from '@sealpod/protocol/verdict';
 import { createRegoEngine } from '@sealpod/rego';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { builtInPolicies } from '../../policy/built-in.ts';
-import { rootOf } from '../testing/authority.ts';
 import { type NvidiaRules, nvidiaVerifier } from './index.ts';
 import {
   deviceEvidence,
-  gpuManifests,
-  manifestSource,
   measurementOf,
   mintReport,
+  nvidiaRules,
   revocationList,
   type TestDevice,
   type TestNvidia,
@@ -41,16 +39,8 @@ async function appraised(
   measurements?: ReadonlyMap<number, Buffer>,
   withManifests = true,
 ) {
-  const manifests = {
-    root: rootOf('test manifests', nvidia.manifestRoot),
-    acceptExpiredSigners: false,
-    sources: [manifestSource(gpuManifests(nvidia))],
-  };
-  const verifier = nvidiaVerifier({
-    root: rootOf('test NVIDIA', nvidia.root),
-    ...(withManifests ? { manifests } : {}),
-    ...rules,
-  });
+  const { root, manifests } = nvidiaRules(nvidia);
+  const verifier = nvidiaVerifier({ root, ...(withManifests ? { manifests } : {}), ...rules });
   const report = mintReport(gpu, { nonce, ...(measurements === undefined ? {} : { measurements }) });
   const evidence = { device_evidence_list: [deviceEvidence(report, gpu.chain)] };
   const { verdict, submodules } = await verifier.verify(evidence, { reportData, trustedAttestationKeys: [], now });

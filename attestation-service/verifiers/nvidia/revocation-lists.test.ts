@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -15,15 +15,14 @@ import {
   type NvidiaListSource,
   storedLists,
 } from '../../endorsements/nvidia/revocation-lists.ts';
-import { type Issued, issue, rootOf } from '../testing/authority.ts';
+import { type Issued, issue } from '../testing/authority.ts';
 import { readNvidiaConfig } from './config.ts';
 import { nvidiaVerifier } from './index.ts';
 import {
   compositeDeviceId,
   deviceEvidence,
-  gpuManifests,
-  manifestSource,
   mintReport,
+  nvidiaRules,
   revocationList,
   type TestDevice,
   type TestNvidia,
@@ -51,16 +50,8 @@ const lists = (texts: Readonly<Record<string, Buffer>>): NvidiaListSource => ({
 });
 
 async function verified(sources: readonly NvidiaListSource[], withManifests = false, device = gpu) {
-  const manifests = {
-    root: rootOf('manifests', nvidia.manifestRoot),
-    acceptExpiredSigners: false,
-    sources: [manifestSource(gpuManifests(nvidia))],
-  };
-  const verifier = nvidiaVerifier({
-    root: rootOf('test NVIDIA', nvidia.root),
-    revocationLists: sources,
-    ...(withManifests ? { manifests } : {}),
-  });
+  const { root, manifests } = nvidiaRules(nvidia);
+  const verifier = nvidiaVerifier({ root, revocationLists: sources, ...(withManifests ? { manifests } : {}) });
   const { verdict, submodules } = await verifier.verify(evidenceOf(device), {
     reportData,
     trustedAttestationKeys: [],
@@ -152,9 +143,8 @@ describe('places of revocation lists', () => {
       expect((await verified([listFolder(folder)])).refused).toEqual([`${forIdentity}: EV_COLLATERAL_UNAVAILABLE`]);
       writeFileSync(join(folder, 'l1-root.crl'), list);
       expect((await verified([listFolder(folder)])).refused).toEqual([]);
-      await expect(listFolder(join(folder, 'l1-root.crl')).list('/crl/x.crl')).rejects.toMatchObject({
-        code: 'EV_COLLATERAL_UNAVAILABLE',
-      });
+      mkdirSync(join(folder, 'l2.crl'));
+      await expect(listFolder(folder).list('/crl/l2.crl')).rejects.toMatchObject({ code: 'EV_COLLATERAL_UNAVAILABLE' });
     } finally {
       server.closeAllConnections();
       server.close();

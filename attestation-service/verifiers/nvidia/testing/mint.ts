@@ -1,10 +1,10 @@
 import 'reflect-metadata';
 import { createHash, sign } from 'node:crypto';
-import { CRLDistributionPointsExtension, Extension, X509CrlGenerator } from '@peculiar/x509';
+import { CRLDistributionPointsExtension, Extension } from '@peculiar/x509';
 import type { JsonObject } from '@sealpod/protocol/json';
-import { parseCertificate } from '../../../endorsements/certificate.ts';
 import type { ManifestSource } from '../../../endorsements/nvidia/manifests.ts';
-import { type Issued, issue, ownBuffer, pem, signingAlgorithm } from '../../testing/authority.ts';
+import { type Issued, issue, issueRevocationList, ownBuffer, pem, rootOf } from '../../testing/authority.ts';
+import type { NvidiaRules } from '../index.ts';
 
 /** Digest of the firmware that a test's devices run. */
 export const firmwareDigest = createHash('sha384').update('firmware').digest();
@@ -61,25 +61,13 @@ export async function testNvidia(): Promise<TestNvidia> {
   return { root, identity, manifestRoot, manifestAuthority, manifestSigner };
 }
 
-/** A revocation list, DER. */
-export async function revocationList(
+/** A revocation list of May 2026, DER. */
+export function revocationList(
   issuer: Issued,
   revoked: readonly Issued[] = [],
   nextUpdate = new Date('2026-07-01T00:00:00Z'),
 ): Promise<Buffer> {
-  const thisUpdate = new Date('2026-05-01T00:00:00Z');
-  const list = await X509CrlGenerator.create({
-    issuer: issuer.subject,
-    thisUpdate,
-    nextUpdate,
-    signingAlgorithm: signingAlgorithm(issuer),
-    signingKey: issuer.signing,
-    entries: revoked.map(({ der }) => ({
-      serialNumber: parseCertificate(der).x509.serialNumber,
-      revocationDate: thisUpdate,
-    })),
-  });
-  return Buffer.from(list.rawData);
+  return issueRevocationList(issuer, { revoked, thisUpdate: new Date('2026-05-01T00:00:00Z'), nextUpdate });
 }
 
 /** A device: the certificate of its key, and the chain, leaf first. */
@@ -241,6 +229,21 @@ export function gpuManifests(
       measurements: references([3, 35]),
       ...firmware,
     }),
+  };
+}
+
+/** Rules under a test's NVIDIA, whose manifests are held against. */
+export function nvidiaRules(
+  nvidia: TestNvidia,
+  manifests = gpuManifests(nvidia),
+): Required<Pick<NvidiaRules, 'root' | 'manifests'>> {
+  return {
+    root: rootOf('test NVIDIA', nvidia.root),
+    manifests: {
+      root: rootOf('test manifests', nvidia.manifestRoot),
+      acceptExpiredSigners: false,
+      sources: [manifestSource(manifests)],
+    },
   };
 }
 

@@ -6,9 +6,9 @@ import {
   deviceEvidence,
   gpuManifests,
   gpuOpaque,
-  manifestSource,
   measurementOf,
   mintReport,
+  nvidiaRules,
   type ReportOptions,
   revocationList,
   tcbInfo,
@@ -27,14 +27,7 @@ const another = createHash('sha384').update('another').digest();
 export async function nvidiaMutations(): Promise<MutatedTee> {
   const [nvidia, strange] = await Promise.all([testNvidia(), testNvidia()]);
   const gpu = await testDevice(nvidia);
-  const rules = (texts = gpuManifests(nvidia)): NvidiaRules => ({
-    root: rootOf('test NVIDIA', nvidia.root),
-    manifests: {
-      root: rootOf('test manifests', nvidia.manifestRoot),
-      acceptExpiredSigners: false,
-      sources: [manifestSource(texts)],
-    },
-  });
+  const rules = (texts = gpuManifests(nvidia)): NvidiaRules => nvidiaRules(nvidia, texts);
   const evidence = (...devices: JsonValue[]): JsonObject => ({ device_evidence_list: devices });
   const mint = (options: Partial<ReportOptions> = {}, device = gpu, arch = 'HOPPER'): JsonObject =>
     evidence(deviceEvidence(mintReport(device, { nonce, ...options }), device.chain, arch));

@@ -1,7 +1,6 @@
-import { type CborValue, encodeCbor } from '@sealpod/protocol/cose';
-import { mintCoseSign1 } from '@sealpod/protocol/cose/testing';
 import type { JsonObject, JsonValue } from '@sealpod/protocol/json';
 import { nitroVerifier } from '../../nitro/index.ts';
+import { type NitroMembers, nitroRegister, nitroRegisters, TestNitro } from '../../nitro/testing/mint.ts';
 import { sampleDeviceVerifier } from '../../sample/device.ts';
 import { sampleVerifier } from '../../sample/index.ts';
 import { issue, rootOf } from '../authority.ts';
@@ -12,32 +11,14 @@ const reportData = Buffer.alloc(48, 7);
 const initDataDigest = Buffer.alloc(32, 9);
 
 export async function nitroMutations(): Promise<MutatedTee> {
-  const name = 'CN=aws.nitro-enclaves';
-  const root = await issue(undefined, name, { authority: true });
-  const strange = await issue(undefined, name, { authority: true });
-  const zone = await issue(root, 'CN=zone', { authority: true });
-  const leaf = await issue(zone, 'CN=i-1', { notAfter: new Date('2026-06-01T03:00:00Z') });
-  const foreign = await issue(strange, 'CN=i-1');
-  const register = (index: number): Buffer => Buffer.alloc(48, index + 1);
-  const registers = (...indices: number[]): Map<number, Buffer> =>
-    new Map(indices.map((index) => [index, register(index)]));
-  const document = (changes: Readonly<Record<string, CborValue>> = {}, key = leaf.key, options = {}): JsonObject => {
-    const members: Readonly<Record<string, CborValue>> = {
-      module_id: 'i-1-enc1',
-      digest: 'SHA384',
-      timestamp: now.getTime() - 1000,
-      pcrs: registers(0, 1, 2, 3, 8),
-      certificate: leaf.der,
-      cabundle: [root.der, zone.der],
-      public_key: null,
-      user_data: reportData,
-      nonce: null,
-      ...changes,
-    };
-    const payload = encodeCbor(new Map(Object.entries(members)));
-    return { document: mintCoseSign1(payload, key, { tagged: false, ...options }).toString('base64') };
-  };
-  const changed = (what: string, changes: Readonly<Record<string, CborValue>>, key = leaf.key): Mutation => ({
+  const nitro = await TestNitro.create(reportData);
+  const { root, zone, leaf } = nitro;
+  const strange = await issue(undefined, root.subject, { authority: true });
+  const foreign = await issue(strange, leaf.subject);
+  const document = (...given: Parameters<TestNitro['document']>): JsonObject => ({
+    document: nitro.document(...given).toString('base64'),
+  });
+  const changed = (what: string, changes: NitroMembers, key = leaf.key): Mutation => ({
     what,
     evidence: document(changes, key),
   });
@@ -57,10 +38,10 @@ export async function nitroMutations(): Promise<MutatedTee> {
       changed('signature of another key', {}, zone.key),
       { what: 'another algorithm', evidence: document({}, leaf.key, { algorithm: -7 }) },
       changed('registers of zeros: debug mode', { pcrs: zeros }),
-      changed('no PCR1', { pcrs: registers(0, 2) }),
+      changed('no PCR1', { pcrs: nitroRegisters(0, 2) }),
       changed('another hash of registers', { digest: 'SHA256' }),
       changed('registers of another length', { pcrs: new Map([0, 1, 2].map((index) => [index, Buffer.alloc(32, 1)])) }),
-      changed('register that there is not', { pcrs: new Map([[32, register(0)]]) }),
+      changed('register that there is not', { pcrs: new Map([[32, nitroRegister(0)]]) }),
       changed('time to come', { timestamp: now.getTime() + 600_000 }),
       { what: 'after the certificate ended', evidence: genuine, against: { now: new Date('2026-06-01T04:00:00Z') } },
       changed('chain without its middle', { cabundle: [root.der] }),
