@@ -1,8 +1,6 @@
 import { expect, it } from 'vitest';
-import { TestIntel } from '../verifiers/dcap/testing/mint.ts';
 import { TestAmd } from '../verifiers/snp/testing/mint.ts';
 import { parseCertificate } from './certificate.ts';
-import { readRevocationList } from './revocation-list.ts';
 
 it('a certificate whose key cannot be decoded is malformed, with a typed error, before anything is verified with it', async () => {
   const { ask } = await TestAmd.create();
@@ -15,7 +13,7 @@ it('a certificate whose key cannot be decoded is malformed, with a typed error, 
   expect(() => parseCertificate(changed)).toThrow(expect.objectContaining({ code: 'EV_FORMAT' }));
 });
 
-it('a certificate or a revocation list with a date that is none is malformed: such a date is not later than any', async () => {
+it('a certificate with a date that is none is malformed: such a date is later than none', async () => {
   const { ask } = await TestAmd.create();
   const changed = Buffer.from(ask.der);
   // The first date is a UTCTime, whose month becomes 94.
@@ -23,12 +21,4 @@ it('a certificate or a revocation list with a date that is none is malformed: su
   expect(ask.der.subarray(at, at + 12).toString()).toMatch(/^\d{12}$/);
   changed.write('94', at + 2);
   expect(() => parseCertificate(changed)).toThrow(expect.objectContaining({ code: 'EV_FORMAT' }));
-  const intel = await TestIntel.create();
-  const bytes = await intel.revocationList('root');
-  const issuer = parseCertificate(intel.rootAuthority.der);
-  expect(readRevocationList(bytes, issuer).revoked.size).toBe(0);
-  bytes.write('94', bytes.indexOf(Buffer.from('170d', 'hex')) + 4);
-  expect(() => readRevocationList(bytes, issuer)).toThrow(
-    expect.objectContaining({ code: expect.stringMatching(/^EV_/) }),
-  );
 });

@@ -51,9 +51,6 @@ function readList(der: Uint8Array, issuer: Certificate): RevocationList {
       actual: 'it is not',
     });
   }
-  const dates = [thisUpdate, ...(nextUpdate === undefined ? [] : [nextUpdate])];
-  if (dates.some((date) => Number.isNaN(date.getTime().getTime())))
-    throw new SealpodError('EV_FORMAT', 'a revocation list has a date that is none');
   const number = crlExtensions.find(({ extnID }) => extnID === crlNumberExtension)?.extnValue;
   return {
     issuer,
