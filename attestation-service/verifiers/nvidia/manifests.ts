@@ -112,6 +112,7 @@ export function verifyManifests(
     ),
     checkIndices(found),
     ...compare(report, found),
+    ...compareVersions(report, found),
   ]);
 }
 
@@ -129,13 +130,16 @@ function missing(kind: string, id: string, problem: SealpodError | undefined): V
   });
 }
 
-/** An index is the driver's or the firmware's: two manifests must not both speak of it. */
+/** An index is the driver's or the firmware's: two manifests must not both speak of it, nor of a field. */
 function checkIndices(found: readonly FoundManifest[]): Verdict {
-  const indices = found.flatMap(({ manifest }) => manifest?.measurements.map(({ index }) => index) ?? []);
-  const twice = indices.find((index, position) => indices.indexOf(index) !== position);
+  const named = found.flatMap(({ manifest }) => [
+    ...(manifest?.measurements ?? []).map(({ index }) => `measurement ${index}`),
+    ...(manifest?.versions ?? []).map(({ type }) => `field ${type}`),
+  ]);
+  const twice = named.find((name, position) => named.indexOf(name) !== position);
   return check('measurement indices', twice === undefined, 'RV_MISMATCH', {
     expected: 'each measurement in one manifest',
-    actual: `measurement ${twice} in two`,
+    actual: `${twice} in two`,
   });
 }
 
@@ -157,5 +161,24 @@ function compare({ response }: NvidiaReport, found: readonly FoundManifest[]): V
           source: id,
         });
       }),
+  );
+}
+
+/** Kind of a value that is a security version; two bytes, little-endian. Only opaque data with a header tell kinds. */
+const securityVersionKind = 0x87;
+
+/** A field that is absent, or of another kind, is below every version: firmware that does not tell it may be older than any. */
+function compareVersions({ response }: NvidiaReport, found: readonly FoundManifest[]): Verdict[] {
+  return found.flatMap(({ id, manifest }) =>
+    (manifest?.versions ?? []).map(({ type, name, least }) => {
+      const field = response.opaqueData.fields.get(type);
+      const told = field?.valueType === securityVersionKind && field.value.length === 2;
+      const version = told ? field.value.readUInt16LE(0) : undefined;
+      return check(`security version ${name}`, version !== undefined && version >= least, 'RV_MISMATCH', {
+        expected: `at least ${least} in field ${type} of the opaque data`,
+        actual: version === undefined ? 'no such version' : `${version}`,
+        source: id,
+      });
+    }),
   );
 }

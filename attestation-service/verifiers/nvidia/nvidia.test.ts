@@ -267,6 +267,12 @@ describe('minted evidence', () => {
       },
       ['versions: EV_FORMAT', 'firmware identity: EV_PART_MIX'],
     ],
+    ['opaque data to come', () => minted({ header: { major: 3 } }), ['version of the opaque data: EV_FORMAT']],
+    [
+      'opaque data to come, without a header',
+      () => minted({ opaque: { 34: Buffer.from('0001000000000000', 'hex') } }),
+      ['version of the opaque data: EV_FORMAT'],
+    ],
     ['measurement counts cut short', () => minted({ opaque: { 12: Buffer.alloc(3) } }), ['thrown: EV_FORMAT']],
     ['links cut short', () => minted({ opaque: { 22: Buffer.alloc(9) } }), ['thrown: EV_FORMAT']],
     ['an opaque field of the invalid type', () => minted({ opaque: { 255: Buffer.alloc(1) } }), ['thrown: EV_FORMAT']],
@@ -310,6 +316,12 @@ describe('minted evidence', () => {
     const device = deviceEvidence(mintReport(gpu, { nonce }), gpu.chain);
     const many = evidence(...Array.from({ length: maxNvidiaDevices + 1 }, () => device));
     expect(await refusals(many)).toEqual(['thrown: REQUEST_TOO_LARGE']);
+  });
+
+  it('may have opaque data of any version that is known', async () => {
+    for (const major of [0, 1, 2]) expect(await refusals(minted({ header: { major } })), `${major}`).toEqual([]);
+    for (const version of ['02', '0200', '0100000000000000'])
+      expect(await refusals(minted({ opaque: { 34: Buffer.from(version, 'hex') } })), version).toEqual([]);
   });
 
   it('keeps fields that new firmware brings', async () => {
@@ -469,6 +481,22 @@ describe('reference manifests', () => {
     expect(await refusals(minted({ ...options, opaque: {} }), held(manifests()))).toEqual([
       'measurement 36 (Measurement_35): RV_MISMATCH',
     ]);
+  });
+
+  it('name least security versions, which the device has to tell in a field of that kind', async () => {
+    const by = held(manifests({}, { versions: new Map([[37, 5]]) }));
+    const tells = (value: Buffer | null, kind = 0x87): JsonObject =>
+      minted({ header: true, opaque: { 37: value }, kinds: { 37: kind } });
+    const svn = (value: number): Buffer => Buffer.from([value & 0xff, value >> 8]);
+    for (const version of [5, 6, 0x100]) expect(await refusals(tells(svn(version)), by), `${version}`).toEqual([]);
+    const refused = ['security version SVN_37: RV_MISMATCH'];
+    expect(await refusals(tells(svn(4)), by)).toEqual(refused);
+    expect(await refusals(tells(svn(9), 0x86), by)).toEqual(refused);
+    expect(await refusals(tells(Buffer.from([9])), by)).toEqual(refused);
+    expect(await refusals(tells(null), by)).toEqual(refused);
+    expect(await refusals(minted({ opaque: { 37: svn(9) } }), by)).toEqual(refused);
+    const both = held(manifests({ versions: new Map([[37, 5]]) }, { versions: new Map([[37, 5]]) }));
+    expect(await refusals(tells(svn(5)), both)).toEqual(['measurement indices: RV_MISMATCH']);
   });
 
   it('of an expired signer are used by switch only, and claims say so', async () => {

@@ -13,6 +13,14 @@ export interface ReferenceMeasurement {
   readonly values: readonly Buffer[];
 }
 
+/** The least security version that a device may tell in a field of its opaque data. */
+export interface ReferenceVersion {
+  /** Type of the field. */
+  readonly type: number;
+  readonly name: string;
+  readonly least: number;
+}
+
 /**
  * A reference integrity manifest (TCG RIM information model, as a SWID tag of ISO 19770-2:2015) of a driver or of firmware.
  * Its content comes from the signed bytes alone; whether `certificates` lead to NVIDIA is the caller's to verify.
@@ -24,6 +32,7 @@ export interface ReferenceManifest {
   readonly firmwareManufacturerId?: string;
   /** Only those that count. */
   readonly measurements: readonly ReferenceMeasurement[];
+  readonly versions: readonly ReferenceVersion[];
   /** Certificates of the signature, leaf first. */
   readonly certificates: readonly Certificate[];
 }
@@ -37,6 +46,9 @@ const manifestSpace =
   'https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/';
 const digestSpace = 'http://www.w3.org/2001/04/xmlenc#sha384';
 const digestBytes = 48;
+const opaqueSpace = 'https://docs.nvidia.com/attestation/specs/latest/opaque-data.html';
+/** Resources from this index on are about fields of the opaque data, by their type (NVIDIA's attestation SDK). */
+const opaqueBase = 0x1000;
 
 /**
  * Parses a manifest and verifies its XML signature (XMLDSig core 1.1: enveloped, the whole document, ECDSA) by the key of
@@ -186,13 +198,28 @@ function readTag(root: Element): Omit<ReferenceManifest, 'certificates'> {
     tagId: attribute(root, 'tagId'),
     version: attribute(meta, 'colloquialVersion'),
     ...(firmwareManufacturerId === null || firmwareManufacturerId === '' ? {} : { firmwareManufacturerId }),
-    measurements: resources.flatMap((resource) => measurement(resource)),
+    measurements: resources.filter((_, at) => (indices[at] ?? 0) < opaqueBase).flatMap(measurement),
+    versions: resources.filter((_, at) => (indices[at] ?? 0) >= opaqueBase).flatMap(securityVersion),
   };
 }
 
-function measurement(resource: Element): ReferenceMeasurement[] {
+function isActive(resource: Element): boolean {
   const active = attribute(resource, 'active');
   if (!['True', 'False', 'true', 'false'].includes(active)) throw malformed('active True or False', active);
+  return active.toLowerCase() === 'true';
+}
+
+function securityVersion(resource: Element): ReferenceVersion[] {
+  if (!isActive(resource)) return [];
+  const type = naturalNumber(resource, 'index') - opaqueBase;
+  const least = resource.getAttributeNS(opaqueSpace, 'minSvn') ?? '';
+  if (type > 0xffff || !/^\d{1,5}$/.test(least))
+    throw malformed('minSvn of a field of opaque data', least.slice(0, 40));
+  return [{ type, name: attribute(resource, 'name'), least: Number(least) }];
+}
+
+function measurement(resource: Element): ReferenceMeasurement[] {
+  const active = isActive(resource);
   const index = naturalNumber(resource, 'index') + 1;
   const size = naturalNumber(resource, 'size');
   const alternatives = naturalNumber(resource, 'alternatives');
@@ -203,7 +230,7 @@ function measurement(resource: Element): ReferenceMeasurement[] {
     if (!/^[0-9a-fA-F]{96}$/.test(hexadecimal)) throw malformed(`Hash${number} of 48 bytes`, hexadecimal.slice(0, 100));
     return Buffer.from(hexadecimal, 'hex');
   });
-  return active.toLowerCase() === 'true' ? [{ index, name: attribute(resource, 'name'), values }] : [];
+  return active ? [{ index, name: attribute(resource, 'name'), values }] : [];
 }
 
 function child(element: Element, name: string): Element {

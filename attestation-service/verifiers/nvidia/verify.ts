@@ -38,6 +38,7 @@ export function verifyDevice(
   return allOf(`nvidia device ${statement.uuid}`, [
     checkMessages(statement.report),
     checkVersions(statement),
+    checkOpaqueVersion(statement.report),
     checkSentChain(statement.certificates, root, now),
     checkArchitecture(statement),
     checkFirmwareId(statement),
@@ -76,6 +77,20 @@ function checkVersions({ architecture, report }: DeviceStatement): Verdict {
       actual: [...fields.values()].map(({ name }) => name).join(', ') || 'no opaque data',
     },
   );
+}
+
+/** The last major version of opaque data whose fields are known to mean what they are read as (NVIDIA's attestation SDK). */
+const lastOpaqueVersion = 2;
+
+/** Of the header, or where there is none of a field; devices before that field tell no version. */
+function checkOpaqueVersion({ response: { opaqueData } }: NvidiaReport): Verdict {
+  const told = opaqueData.fields.get(OpaqueType.opaqueDataVersion)?.value ?? Buffer.alloc(1);
+  const [first = 0, ...rest] = told;
+  const version = opaqueData.headerVersion ?? (rest.some((byte) => byte !== 0) ? Number.POSITIVE_INFINITY : first);
+  return check('version of the opaque data', version <= lastOpaqueVersion, 'EV_FORMAT', {
+    expected: `at most ${lastOpaqueVersion}`,
+    actual: opaqueData.headerVersion === undefined ? told.toString('hex') : `${version}`,
+  });
 }
 
 /** Names of the chips whose keys sign reports. */

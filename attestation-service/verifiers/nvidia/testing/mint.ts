@@ -91,7 +91,9 @@ export interface ReportOptions {
   readonly opaque?: Readonly<Record<number, Buffer | null>>;
   readonly measurements?: ReadonlyMap<number, Buffer>;
   /** The form with a header, in which each field has a kind. */
-  readonly header?: boolean;
+  readonly header?: boolean | { readonly major: number };
+  /** Kinds of values by type of the field; 1 by default. */
+  readonly kinds?: Readonly<Record<number, number>>;
   /** Changes the messages before they are signed. */
   readonly change?: (messages: Buffer) => void;
 }
@@ -125,11 +127,23 @@ function number(value: number, length: 2 | 3): Buffer {
 }
 
 /** The opaque data of a report. */
-export function mintOpaqueData({ opaque, header = false }: Pick<ReportOptions, 'opaque' | 'header'>): Buffer {
+export function mintOpaqueData({
+  opaque,
+  header = false,
+  kinds = {},
+}: Pick<ReportOptions, 'opaque' | 'header' | 'kinds'>): Buffer {
   const fields = Object.entries({ ...gpuOpaque, ...opaque }).flatMap(([type, value]) =>
-    value === null ? [] : [number(Number(type), 2), ...(header ? [number(1, 2)] : []), number(value.length, 2), value],
+    value === null
+      ? []
+      : [
+          number(Number(type), 2),
+          ...(header === false ? [] : [number(kinds[Number(type)] ?? 1, 2)]),
+          number(value.length, 2),
+          value,
+        ],
   );
-  const start = header ? Buffer.from('4e5644414f44000001000000', 'hex') : Buffer.alloc(0);
+  const start = header === false ? Buffer.alloc(0) : Buffer.from('4e5644414f44000001000000', 'hex');
+  if (typeof header === 'object') start.writeUInt8(header.major, 8);
   return Buffer.concat([start, ...fields]);
 }
 
@@ -180,21 +194,27 @@ export interface ManifestOptions {
   readonly version: string;
   /** By index of the manifest, which counts from 0; each a list of alternatives. */
   readonly measurements: ReadonlyMap<number, readonly Buffer[]>;
+  /** Least security versions by type of the field of opaque data. */
+  readonly versions?: ReadonlyMap<number, number>;
   readonly signer?: Issued;
 }
 
 /** A signed reference manifest, in its canonical form already. */
 export function mintManifest(
   nvidia: TestNvidia,
-  { version, measurements, signer = nvidia.manifestSigner }: ManifestOptions,
+  { version, measurements, versions = new Map(), signer = nvidia.manifestSigner }: ManifestOptions,
 ): string {
   const resources = [...measurements].map(([index, values]) => {
     const hashes = values.map((value, number) => ` ns2:Hash${number}="${value.toString('hex')}"`).join('');
     return `<ns0:Resource active="True" alternatives="${values.length}" index="${index}" name="Measurement_${index}" size="48" type="Measurement"${hashes}></ns0:Resource>`;
   });
+  const least = [...versions].map(
+    ([type, svn]) =>
+      `<ns0:Resource xmlns:ns3="https://docs.nvidia.com/attestation/specs/latest/opaque-data.html" active="True" index="${0x1000 + type}" name="SVN_${type}" type="Measurement" ns3:includeInResult="True" ns3:minSvn="${svn}"></ns0:Resource>`,
+  );
   const inactive = `<ns0:Resource active="False" alternatives="1" index="99" name="Measurement_99" size="48" type="Measurement" ns2:Hash0="${'00'.repeat(48)}"></ns0:Resource>`;
   const content = (signature: string): string =>
-    `<SoftwareIdentity xmlns="http://standards.iso.org/iso/19770/-2/2015/schema.xsd" xmlns:ns0="http://standards.iso.org/iso/19770/-2/2015/schema.xsd" xmlns:ns2="http://www.w3.org/2001/04/xmlenc#sha384" name="GH100" tagId="tag"><ns0:Meta xmlns:ns1="https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/" colloquialVersion="${version}" ns1:FirmwareManufacturerId="5703"></ns0:Meta><ns0:Payload>${resources.join('')}${inactive}</ns0:Payload>${signature}</SoftwareIdentity>`;
+    `<SoftwareIdentity xmlns="http://standards.iso.org/iso/19770/-2/2015/schema.xsd" xmlns:ns0="http://standards.iso.org/iso/19770/-2/2015/schema.xsd" xmlns:ns2="http://www.w3.org/2001/04/xmlenc#sha384" name="GH100" tagId="tag"><ns0:Meta xmlns:ns1="https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/" colloquialVersion="${version}" ns1:FirmwareManufacturerId="5703"></ns0:Meta><ns0:Payload>${resources.join('')}${least.join('')}${inactive}</ns0:Payload>${signature}</SoftwareIdentity>`;
   const digest = createHash('sha384').update(content('')).digest('base64');
   const info = (space: string): string =>
     `<ds:SignedInfo${space}><ds:CanonicalizationMethod Algorithm="http://www.w3.org/2006/12/xml-c14n11"></ds:CanonicalizationMethod><ds:SignatureMethod Algorithm="http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha384"></ds:SignatureMethod><ds:Reference URI=""><ds:Transforms><ds:Transform Algorithm="http://www.w3.org/2000/09/xmldsig#enveloped-signature"></ds:Transform><ds:Transform Algorithm="http://www.w3.org/2006/12/xml-c14n11"></ds:Transform></ds:Transforms><ds:DigestMethod Algorithm="http://www.w3.org/2001/04/xmldsig-more#sha384"></ds:DigestMethod><ds:DigestValue>${digest}</ds:DigestValue></ds:Reference></ds:SignedInfo>`;

@@ -76,6 +76,7 @@ export async function nvidiaMutations(): Promise<MutatedTee> {
       report('with a measurement of the driver that differs', { measurements: measured(2) }),
       report('with a measurement of the firmware that differs', { measurements: measured(4) }),
       report('with a name that leads elsewhere', { opaque: { 17: Buffer.from('../../etc\0') } }),
+      report('with opaque data of a version to come', { header: { major: 3 } }),
       report('with an opaque field of the invalid type', { opaque: { 255: Buffer.alloc(1) } }),
       { what: 'report of the FSP, without opaque data', evidence: mint({ opaque: none }, blackwell, 'BLACKWELL') },
       { what: 'report changed after signing', evidence: evidence(deviceEvidence(flippedBytes(one, 60), gpu.chain)) },
@@ -102,6 +103,10 @@ export async function nvidiaMutations(): Promise<MutatedTee> {
       manifests('manifest of another version', gpuManifests(nvidia, { version: '571' })),
       manifests('manifest of a signer that is not NVIDIA’s', gpuManifests(nvidia, { signer: foreign })),
       manifests('manifest without measurements', gpuManifests(nvidia, { measurements: new Map() })),
+      manifests(
+        'manifest of a security version that the device does not tell',
+        gpuManifests(nvidia, {}, { versions: new Map([[37, 5]]) }),
+      ),
       manifests('manifest that was changed', {
         ...gpuManifests(nvidia),
         [driver]: (gpuManifests(nvidia)[driver] ?? '').replace(
