@@ -1,14 +1,6 @@
 import { AsnConvert } from '@peculiar/asn1-schema';
-import {
-  AuthorityKeyIdentifier,
-  Certificate,
-  type Extension,
-  KeyUsage,
-  KeyUsageFlags,
-  type Name,
-  SubjectKeyIdentifier,
-} from '@peculiar/asn1-x509';
-import { derElement } from './der.ts';
+import { Certificate, type Extension, KeyUsage, KeyUsageFlags, type Name } from '@peculiar/asn1-x509';
+import { derElement, derMembers } from './der.ts';
 import { createPublicKey, type KeyObject } from './public-key.ts';
 import { signatureScheme, verifyScheme } from './signature-scheme.ts';
 
@@ -86,14 +78,14 @@ export class X509Certificate {
   checkIssued(issuer: X509Certificate): boolean {
     const [own, other] = [this.#certificate.tbsCertificate, issuer.#certificate.tbsCertificate];
     if (canonicalName(own.issuer) !== canonicalName(other.subject)) return false;
-    const authority = this.#extension(extensionId.authorityKey, AuthorityKeyIdentifier);
-    const key = issuer.#extension(extensionId.subjectKey, SubjectKeyIdentifier);
-    const wantedKey = authority?.keyIdentifier;
-    if (wantedKey !== undefined && key !== undefined && !same(wantedKey.buffer, key.buffer)) return false;
-    const wantedSerial = authority?.authorityCertSerialNumber;
-    if (wantedSerial !== undefined && !same(wantedSerial, other.serialNumber)) return false;
-    const usage = issuer.#extension(extensionId.keyUsage, KeyUsage);
-    if (usage !== undefined && (usage.toNumber() & KeyUsageFlags.keyCertSign) === 0) return false;
+    const authority = authorityKey(this.#extension(extensionId.authorityKey));
+    const subjectKey = issuer.#extension(extensionId.subjectKey);
+    const key = subjectKey && derElement(subjectKey).content;
+    if (authority.key !== undefined && key !== undefined && !authority.key.equals(key)) return false;
+    if (authority.serial !== undefined && !authority.serial.equals(Buffer.from(other.serialNumber))) return false;
+    const usage = issuer.#extension(extensionId.keyUsage);
+    if (usage !== undefined && (AsnConvert.parse(usage, KeyUsage).toNumber() & KeyUsageFlags.keyCertSign) === 0)
+      return false;
     return signatureScheme(this.#certificate.signatureAlgorithm)?.fits(issuer.publicKey) ?? false;
   }
 
@@ -103,14 +95,22 @@ export class X509Certificate {
     return verifyScheme(signatureAlgorithm, publicKey, Buffer.from(tbsCertificateRaw), Buffer.from(signatureValue));
   }
 
-  #extension<T>(id: string, type: new () => T): T | undefined {
+  #extension(id: string): Buffer | undefined {
     const found = this.#certificate.tbsCertificate.extensions?.find(({ extnID }: Extension) => extnID === id);
-    return found && AsnConvert.parse(found.extnValue, type);
+    return found && Buffer.from(found.extnValue.buffer);
   }
 }
 
-function same(left: ArrayBuffer, right: ArrayBuffer): boolean {
-  return Buffer.from(left).equals(Buffer.from(right));
+/**
+ * What AuthorityKeyIdentifier (RFC 5280 section 4.2.1.1) says of the issuer's key and certificate. The library's own class
+ * would bring names of all kinds along, which are not compared.
+ *
+ * @throws RangeError
+ */
+function authorityKey(der: Buffer | undefined): { readonly key?: Buffer; readonly serial?: Buffer } {
+  const members = new Map((der === undefined ? [] : derMembers(der)).map(({ tag, content }) => [tag, content]));
+  const [key, serial] = [members.get(0x80), members.get(0x82)];
+  return { ...(key === undefined ? {} : { key }), ...(serial === undefined ? {} : { serial }) };
 }
 
 function valueText(value: { readonly anyValue?: ArrayBuffer; toString(): string }): string {
