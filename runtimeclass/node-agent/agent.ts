@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { asSealpodError, type SealpodError } from '@sealpod/protocol/errors';
+import { asSealpodError } from '@sealpod/protocol/errors';
 import { fixOf } from '@sealpod/protocol/reason-codes';
 import { Writer } from '../installer/record.ts';
 import { startupSnapshotName, writeStartupSnapshot } from '../installer/startup-snapshot.ts';
@@ -11,21 +11,7 @@ import type { NodeAgentMetrics } from './metrics.ts';
 import type { KubernetesNode } from './node.ts';
 import type { PayloadRecord } from './payload.ts';
 import { Placement } from './placement.ts';
-
-/** The steps of one look at the node, in their order: each needs what comes before it. */
-export const stages = ['host', 'programs', 'services', 'containerd', 'node'] as const;
-export type Stage = (typeof stages)[number];
-
-/** What the last look found. */
-export interface AgentStatus {
-  readonly ready: boolean;
-  /** Release that is placed, or is to be. */
-  readonly release: string;
-  /** The stage that failed, and why. */
-  readonly failure?: { readonly stage: Stage; readonly error: SealpodError };
-  /** Milliseconds since 1970 at which the last look ended; undefined before the first. */
-  readonly lookedAt?: number;
-}
+import type { AgentStatus, Stage } from './status.ts';
 
 export interface AgentParts {
   readonly installation: NodeInstallation;
@@ -159,19 +145,4 @@ export class NodeAgent {
     writer.file(layout.snapshotterConfig, `${JSON.stringify({ socket, root }, undefined, 2)}\n`);
     writer.file(layout.adaptorConfig, installation.adaptorSettings, 0o600);
   }
-}
-
-/** What /readyz says of a status: one line, and what to do. */
-export function describeStatus(status: AgentStatus): string {
-  if (status.lookedAt === undefined) return 'starting: the node is looked at for the first time\n';
-  if (status.failure === undefined) return `ready: release ${status.release}\n`;
-  const { stage, error } = status.failure;
-  const { expected, actual } = error.detail;
-  const lines = [
-    `${stage}: ${error.code}: ${error.message}`,
-    ...(expected === undefined ? [] : [`expected: ${expected}`]),
-    ...(actual === undefined ? [] : [`actual: ${actual}`]),
-    `to do: ${fixOf(error)}`,
-  ];
-  return `${lines.join('\n')}\n`;
 }
