@@ -81,7 +81,7 @@ describe('the portable entry point', () => {
     }
   });
 
-  it('gives the same verdicts and claims where there is nothing of Node', { timeout: 120_000 }, async () => {
+  it('gives the same verdicts and claims where there is nothing of Node', { timeout: 300_000 }, async () => {
     const context = bareContext();
     expect(runInContext('[typeof process, typeof Buffer, typeof require].join()', context)).toBe(
       'undefined,undefined,undefined',

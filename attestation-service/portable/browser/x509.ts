@@ -1,4 +1,4 @@
-import { AsnConvert } from '@peculiar/asn1-schema';
+import { AsnConvert, OctetString } from '@peculiar/asn1-schema';
 import { Certificate, type Extension, KeyUsage, KeyUsageFlags, type Name } from '@peculiar/asn1-x509';
 import { derElement, derMembers } from './der.ts';
 import { createPublicKey, type KeyObject } from './public-key.ts';
@@ -76,12 +76,20 @@ export class X509Certificate {
 
   /** Names, key identifiers, key usage and kind of key permit that `issuer` issued this; signatures are not verified. */
   checkIssued(issuer: X509Certificate): boolean {
+    try {
+      return this.#names(issuer);
+    } catch {
+      return false; // As Node, which takes no certificate with a malformed extension for an issuer's or an issued one.
+    }
+  }
+
+  #names(issuer: X509Certificate): boolean {
     const [own, other] = [this.#certificate.tbsCertificate, issuer.#certificate.tbsCertificate];
     if (canonicalName(own.issuer) !== canonicalName(other.subject)) return false;
     const authority = authorityKey(this.#extension(extensionId.authorityKey));
     const subjectKey = issuer.#extension(extensionId.subjectKey);
-    const key = subjectKey && derElement(subjectKey).content;
-    if (authority.key !== undefined && key !== undefined && !authority.key.equals(key)) return false;
+    const key = subjectKey && AsnConvert.parse(subjectKey, OctetString).buffer;
+    if (authority.key !== undefined && key !== undefined && !authority.key.equals(Buffer.from(key))) return false;
     if (authority.serial !== undefined && !authority.serial.equals(Buffer.from(other.serialNumber))) return false;
     const usage = issuer.#extension(extensionId.keyUsage);
     if (usage !== undefined && (AsnConvert.parse(usage, KeyUsage).toNumber() & KeyUsageFlags.keyCertSign) === 0)
@@ -108,8 +116,11 @@ export class X509Certificate {
  * @throws RangeError
  */
 function authorityKey(der: Buffer | undefined): { readonly key?: Buffer; readonly serial?: Buffer } {
-  const members = new Map((der === undefined ? [] : derMembers(der)).map(({ tag, content }) => [tag, content]));
-  const [key, serial] = [members.get(0x80), members.get(0x82)];
+  const members = der === undefined ? [] : derMembers(der);
+  const found = new Map(members.map(({ tag, content }) => [tag, content]));
+  const unknown = [...found.keys()].filter((tag) => ![0x80, 0xa1, 0x82].includes(tag));
+  if (unknown.length > 0 || found.size < members.length) throw new RangeError('malformed authority key identifier');
+  const [key, serial] = [found.get(0x80), found.get(0x82)];
   return { ...(key === undefined ? {} : { key }), ...(serial === undefined ? {} : { serial }) };
 }
 

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Extension } from '@peculiar/x509';
 import { parseQuote } from '@sealpod/protocol/dcap';
 import { encodeAaelEntry } from '@sealpod/protocol/event-log';
 import type { JsonObject } from '@sealpod/protocol/json';
@@ -233,6 +234,13 @@ export async function mintedTdxCalls(): Promise<NamedCall[]> {
     call(kind, 'an expired list', 'EV_COLLATERAL_EXPIRED', {
       collateral: { pckList: { nextUpdate: new Date('2026-05-31T00:00:00Z') } },
     }),
+    ...Object.entries(authorityKeys).map(async ([name, der]) => {
+      const extension = new Extension('2.5.29.35', false, Buffer.from(der, 'hex'));
+      const machine = await intel.pck({ extensions: [extension] });
+      return call(kind, `a certificate whose authority key identifier is ${name}`, 'EV_CERT_CHAIN', {
+        quote: { machine },
+      });
+    }),
     call('tdx-4', 'its certificate in the collateral', 'OK', {
       quote: platformId,
       more: { collateral: { pck_certificate_chain: intel.chain() } },
@@ -244,6 +252,13 @@ export async function mintedTdxCalls(): Promise<NamedCall[]> {
     }),
   ]);
 }
+
+/** Values of the extension that no issuer here fits to. */
+const authorityKeys = {
+  malformed: '0401ff',
+  'of an unknown kind': '3003830101',
+  'of another certificate': '3003820101',
+};
 
 interface Minted {
   readonly quote?: QuoteOptions;
