@@ -84,7 +84,7 @@ export async function installRuntime(options: InstallOptions = {}): Promise<Inst
     shimPath,
     more: (writer) => {
       writePrograms(writer);
-      writer.file(manifestPath, clusterManifests());
+      writer.file(manifestPath, clusterManifests(release));
       writer.file(snapshotterUnitPath, unit);
     },
   });

@@ -54,6 +54,11 @@ export function releaseOption(): readonly string[] {
   return release === '' ? [] : ['--kubernetes', release];
 }
 
+/** Why a plain pod does not find the layers of an image that a sealed pod pulled, or undefined where it does. */
+export function layersObstacle(): string | undefined {
+  return variable('SEALPOD_TEST_KUBERNETES') === '1.36' ? 'containerd 1.7 does not fetch them' : undefined;
+}
+
 /** Why no cluster can be had here, or undefined where one can. */
 export function clusterObstacle(): string | undefined {
   if (variable('SEALPOD_LONG_TESTS') !== '1')

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { spawn as spawnTerminal } from '@lydell/node-pty';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { clusterObstacle, nodeObstacle, skipped } from './access.ts';
+import { clusterObstacle, layersObstacle, nodeObstacle, skipped } from './access.ts';
 import { fetchText, freePort } from './connections.ts';
 import { TestCluster, type TestContainer, type TestPod } from './test-cluster.ts';
 
@@ -489,8 +489,9 @@ describe.skipIf(obstacle !== undefined)(`pods in machines of their own on Kubern
   });
 
   describe('images', () => {
-    it.skipIf(onNode !== undefined)(
-      `a plain image that a sealed pod pulled runs in a plain pod, also after it was removed from the node${skipped(onNode)}`,
+    const layersOnNode = onNode ?? layersObstacle();
+    it.skipIf(layersOnNode !== undefined)(
+      `a plain image that a sealed pod pulled runs in a plain pod, also after it was removed from the node${skipped(layersOnNode)}`,
       async () => {
         const pod = (name: string) => ({
           apiVersion: 'v1',

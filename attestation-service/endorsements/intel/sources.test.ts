@@ -1,8 +1,9 @@
-import { mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { JsonObject } from '@sealpod/protocol/json';
 import { openStorage } from '@sealpod/storage';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { enclaveIdentity, platform, signedAnswer, TestIntel, tcbInfo } from '../../verifiers/dcap/testing/mint.ts';
@@ -10,6 +11,7 @@ import { pem } from '../../verifiers/testing/authority.ts';
 import { collateralBundle } from './bundle.ts';
 import { cachedSource } from './cached-source.ts';
 import { IntelCollateral } from './collateral.ts';
+import { collateralDocument } from './collateral-document.ts';
 import { provisioningService } from './provisioning-service.ts';
 import { SeenBefore } from './seen-before.ts';
 import type { IntelCollateralSource } from './source.ts';
@@ -234,6 +236,7 @@ describe('a bundle', () => {
       },
     });
     expect(await verdicts(collateralBundle(file))).toEqual(all('ok'));
+    expect(await verdicts(collateralDocument(JSON.parse(readFileSync(file, 'utf8')) as JsonObject))).toEqual(all('ok'));
     const number = async (update: 'early' | 'standard'): Promise<unknown> =>
       JSON.parse(String((await collateralBundle(file, update).tcbInfo('tdx', fmspc))?.document)).tcbInfo
         .tcbEvaluationDataNumber;
@@ -261,9 +264,9 @@ describe('a bundle', () => {
 
   it('that is missing or holds something else says so', async () => {
     expect(await verdicts(collateralBundle(join(folder, 'absent')))).toEqual(all('EV_COLLATERAL_UNAVAILABLE'));
-    for (const content of ['no JSON', '[]', '{"tcb_info":"no JSON"}', '{"collaterals":1}', '{"root_ca_crl":"zz"}'])
-      expect(await verdicts(collateralBundle(write('wrong.json', content))), content).toEqual(
-        all('EV_COLLATERAL_UNAVAILABLE'),
-      );
+    expect(await verdicts(collateralBundle(write('wrong.json', 'no JSON')))).toEqual(all('EV_COLLATERAL_UNAVAILABLE'));
+    for (const content of ['[]', '1', '{"tcb_info":"no JSON"}', '{"collaterals":1}', '{"root_ca_crl":"zz"}'])
+      for (const source of [collateralBundle(write('wrong.json', content)), collateralDocument(JSON.parse(content))])
+        expect(await verdicts(source), `${source.name}: ${content}`).toEqual(all('EV_COLLATERAL_UNAVAILABLE'));
   });
 });
