@@ -48,10 +48,14 @@ function verifier(tee: string): Target {
     run: async (input, calls) => {
       const [call] = of(calls);
       if (call === undefined) throw new SealpodError('INTERNAL', 'no seed');
-      const { snpRoot, tpmRoots, trustedAttestationKeys = [] } = call;
+      const { snpRoot, tpmRoots, tdxRoot, collateral, trustedAttestationKeys = [] } = call;
       const options = {
         snp: { allowVersion2: true, ...(snpRoot === undefined ? {} : { root: snpRoot }) },
         tpm: tpmRoots === undefined ? {} : { roots: tpmRoots },
+        tdx: {
+          ...(tdxRoot === undefined ? {} : { root: tdxRoot }),
+          ...(collateral === undefined ? {} : { collateral }),
+        },
       };
       const expectations = { trustedAttestationKeys, now: new Date(call.now) };
       return (await verifyEvidence(tee, input, expectations, options)).verdict.code;
@@ -64,7 +68,9 @@ const quote = (evidence: Members, member: string): string | undefined =>
 
 /** Every target by name. The verifiers of the portable entry point are here by themselves; others mint what they need. */
 export const targets: Readonly<Record<string, Target>> = {
-  ...Object.fromEntries(portableTees.map((tee) => [tee, verifier(tee)])),
+  ...Object.fromEntries(
+    portableTees.map((tee) => [Object.hasOwn(mintedVerifiers, tee) ? `portable-${tee}` : tee, verifier(tee)]),
+  ),
   ...mintedVerifiers,
   ...mintedParsers,
   certificate: parser(parseCertificate, (evidence) => evidence['ek_certificate']),

@@ -95,7 +95,7 @@ function changedRecording({ name: recording, at, before }: RecordedQuote): Named
     call('other authentication data', 'EV_AK_UNTRUSTED', flipped(authenticationData)),
     call('a changed signature of the quoting enclave', 'EV_SIGNATURE', flipped(qeSignature + 9)),
     call('another version of the quote', 'EV_FORMAT', flipped(1)),
-    call('another vendor', 'EV_SIGNATURE', flipped(12)),
+    call('another vendor', 'EV_TEE_UNSUPPORTED', flipped(12)),
     call('a quote that ends early', 'EV_FORMAT', of(quote.subarray(0, signature + 200))),
     call('no quote', 'EV_FORMAT', { evidence: {} }),
     call('other report data', 'EV_BINDING_MISMATCH', { reportData: '11'.repeat(48) }),
