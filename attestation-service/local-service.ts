@@ -30,6 +30,7 @@ import {
   type ReferenceValueOptions,
   type StoredPolicy,
   type StoredReferenceValue,
+  type TokenKeyAdministration,
   type VerifiedEvidence,
 } from './service.ts';
 import { type Snapshot, Snapshots } from './snapshot.ts';
@@ -327,8 +328,8 @@ class LocalAttestationService implements AttestationService {
     return this.#keys.jwks();
   }
 
-  rotateTokenKey(): Promise<void> {
-    return this.#keys.rotate();
+  get tokenKeys(): TokenKeyAdministration {
+    return this.#keys;
   }
 
   async close(): Promise<void> {

@@ -9,12 +9,14 @@ import type { SeenClaims } from './appraisal/recent-claims.ts';
 import type { PolicyCheck } from './policy/check.ts';
 import type { AdministratorIdentity, Provenance } from './reference-values/provenance.ts';
 import type { ReferenceValueWorkflow } from './reference-values/workflow.ts';
+import type { TokenKeyAdministration } from './token/administration.ts';
 import type { Verification } from './verifiers/verifier.ts';
 
 export type { SeenClaims } from './appraisal/recent-claims.ts';
 export type { PolicyCheck } from './policy/check.ts';
 export type { AdministratorIdentity } from './reference-values/provenance.ts';
 export type { LearnRequest, ReferenceValueWorkflow } from './reference-values/workflow.ts';
+export type { TokenKeyAdministration, TokenKeyDescription } from './token/administration.ts';
 
 /** Evidence of one TEE and what it must be bound to. Nothing in it is verified yet. */
 export interface EvidenceToEvaluate {
@@ -146,8 +148,8 @@ export interface AttestationService {
 
   /** The public keys that verify tokens: of the key that signs, of the next one, and of those whose tokens still live. */
   jwks(): Promise<{ readonly keys: readonly JsonObject[] }>;
-  /** Publishes a new token key, which takes over after five minutes. Absent where the service is behind a wire that has no such call. */
-  rotateTokenKey?(): Promise<void>;
+  /** List and rotate the keys that sign tokens. Absent where the service is behind a wire that has no such calls. */
+  readonly tokenKeys?: TokenKeyAdministration;
   close(): Promise<void>;
 }
 
