@@ -1,4 +1,4 @@
-import { verify } from 'node:crypto';
+import { type KeyObject, verify } from 'node:crypto';
 import { SealpodError } from '@sealpod/protocol/errors';
 import {
   asJsonObject,
@@ -65,14 +65,14 @@ export function preAuthenticationEncoding(payloadType: string, payload: Uint8Arr
   ]);
 }
 
+/** The digest that a key signs with; null: it signs the bytes themselves. */
+export function digestAlgorithmOf({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): 'sha256' | 'sha384' | null {
+  if (asymmetricKeyType === 'ed25519') return null;
+  return asymmetricKeyDetails?.namedCurve === 'secp384r1' ? 'sha384' : 'sha256';
+}
+
 function isSignatureOf({ key }: Signer, signed: Buffer, signature: Buffer): boolean {
-  const algorithm =
-    key.asymmetricKeyType === 'ed25519'
-      ? null
-      : key.asymmetricKeyDetails?.namedCurve === 'secp384r1'
-        ? 'sha384'
-        : 'sha256';
-  return verify(algorithm, signed, { key, dsaEncoding: 'der' }, signature);
+  return verify(digestAlgorithmOf(key), signed, { key, dsaEncoding: 'der' }, signature);
 }
 
 function base64Of(text: string, what: string): Buffer {
