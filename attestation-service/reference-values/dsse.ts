@@ -26,7 +26,8 @@ const maxSignatures = 32;
  * Opens a DSSE envelope (DSSE v1.0.2): `{"payloadType", "payload", "signatures": [{"keyid"?, "sig"}]}` with base64 of
  * either alphabet. Which key a signature is of is found by trying: `keyid` is a hint that nothing vouches for.
  *
- * Signatures are Ed25519, ECDSA P-256 with SHA-256 or ECDSA P-384 with SHA-384, these in ASN.1 DER.
+ * Signatures are Ed25519, ECDSA P-256 with SHA-256 or ECDSA P-384 with SHA-384, these in ASN.1 DER as sigstore and in-toto
+ * make them, or as `r || s` as in the test vector of the specification, which leaves the form open.
  *
  * Not verified: that there are enough signers, and what the payload says.
  *
@@ -72,7 +73,9 @@ export function digestAlgorithmOf({ asymmetricKeyType, asymmetricKeyDetails }: K
 }
 
 function isSignatureOf({ key }: Signer, signed: Buffer, signature: Buffer): boolean {
-  return verify(digestAlgorithmOf(key), signed, { key, dsaEncoding: 'der' }, signature);
+  const algorithm = digestAlgorithmOf(key);
+  if (verify(algorithm, signed, { key, dsaEncoding: 'der' }, signature)) return true;
+  return algorithm !== null && verify(algorithm, signed, { key, dsaEncoding: 'ieee-p1363' }, signature);
 }
 
 function base64Of(text: string, what: string): Buffer {
