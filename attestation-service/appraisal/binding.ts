@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { type Initdata, initdataDigest, parseInitdata } from '@sealpod/protocol/initdata';
 import { canonicalJson } from '@sealpod/protocol/json';
-import type { EvidenceToEvaluate } from '../service.ts';
+import type { EvidenceToEvaluate } from '../evidence.ts';
 
 /** @throws SealpodError INITDATA_SCHEMA */
 export function initDataOf({ initData }: EvidenceToEvaluate): { digest?: Buffer; toml?: string; document?: Initdata } {
