@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { initdataDigest, parseInitdata } from '@sealpod/protocol/initdata';
 import { canonicalJson } from '@sealpod/protocol/json';
-import type { EvidenceToEvaluate } from '../service.ts';
+import type { EvidenceToEvaluate } from '../evidence.ts';
 import type { Expectations } from '../verifiers/verifier.ts';
 
 /** @throws SealpodError INITDATA_SCHEMA */
