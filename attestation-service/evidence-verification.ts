@@ -38,14 +38,13 @@ export class EvidenceVerification {
       };
     }
     try {
-      const initData = initDataOf(request);
+      const bound = initDataOf(request);
       const reportData = reportDataOf(request);
       const nonce = nonceOf(request);
       const { verdict, claims, submodules } = await verifier.verify(request.evidence, {
         ...(reportData === undefined ? {} : { reportData }),
         ...(nonce === undefined ? {} : { nonce }),
-        ...(initData.digest === undefined ? {} : { initDataDigest: initData.digest }),
-        ...(initData.toml === undefined ? {} : { initDataToml: initData.toml }),
+        ...bound,
         trustedAttestationKeys: this.#trustedAttestationKeys(snapshot, policyId, now),
         now,
       });
@@ -53,7 +52,7 @@ export class EvidenceVerification {
         verdict,
         claims,
         ...(submodules === undefined ? {} : { submodules }),
-        ...(initData.document === undefined ? {} : { initData: initData.document }),
+        ...(bound.initData === undefined ? {} : { initData: bound.initData.document }),
       };
     } catch (thrown) {
       const error = asSealpodError(thrown);

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { asSealpodError } from '@sealpod/protocol/errors';
+import { fixOf } from '@sealpod/protocol/reason-codes';
 import { Writer } from '../installer/record.ts';
 import { startupSnapshotName, writeStartupSnapshot } from '../installer/startup-snapshot.ts';
 import type { NodeInstallation } from './installation.ts';
@@ -67,8 +68,8 @@ export class NodeAgent {
     };
     metrics.looked(this.#status);
     if (failure !== undefined && failure.error.message !== before) {
-      const { code, message, fix, detail } = failure.error;
-      log.error({ stage: failure.stage, code, ...detail, fix }, message);
+      const { code, message, detail } = failure.error;
+      log.error({ stage: failure.stage, code, ...detail, fix: fixOf(failure.error) }, message);
     }
     if (failure === undefined && before !== undefined) log.info({}, 'everything serves again');
     return this.#status;

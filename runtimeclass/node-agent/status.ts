@@ -1,4 +1,5 @@
 import type { SealpodError } from '@sealpod/protocol/errors';
+import { fixOf } from '@sealpod/protocol/reason-codes';
 
 /** The steps of one look at the node, in their order: each needs what comes before it. */
 export const stages = ['host', 'programs', 'services', 'containerd', 'node'] as const;
@@ -25,7 +26,7 @@ export function describeStatus(status: AgentStatus): string {
     `${stage}: ${error.code}: ${error.message}`,
     ...(expected === undefined ? [] : [`expected: ${expected}`]),
     ...(actual === undefined ? [] : [`actual: ${actual}`]),
-    `to do: ${error.fix}`,
+    `to do: ${fixOf(error)}`,
   ];
   return `${lines.join('\n')}\n`;
 }
