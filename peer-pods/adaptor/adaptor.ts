@@ -149,6 +149,11 @@ export class Adaptor {
     for (const result of ended) if (result.status === 'rejected') throw result.reason;
   }
 
+  /** Removes what the provider keeps between machines; call it when none is left. */
+  async removeKept(): Promise<void> {
+    await this.#dependencies.provider.removeKept?.();
+  }
+
   /**
    * Compares what the journal says with what exists: tells the users of machines that have ended, stops sandboxes that are
    * forsaken for sure, removes what is this adaptor's own and unknown to its journal. The rest it leaves alone and reports.

@@ -120,12 +120,16 @@ export interface Provider {
   readonly volumes?: VolumePlugs;
   /** Every instance of this adaptor's configuration that runs, known or not. */
   listInstances(): Promise<readonly Instance[]>;
+  /** Removes what the provider keeps between instances. Called when no instance is left and none will be made. */
+  removeKept?(): Promise<void>;
 }
 
 /** What the adaptor gives a provider when it makes it. */
 export interface ProviderContext {
   /** Parent of all sandbox directories. */
   readonly podsDirectory: string;
+  /** Where the adaptor keeps what outlives it; a provider keeps its own below, in folders of its name. */
+  readonly stateDirectory: string;
   /** Writes one structured line to the adaptor's log. */
   readonly log: (level: 'info' | 'warn' | 'error', message: string, fields?: Record<string, unknown>) => void;
 }
