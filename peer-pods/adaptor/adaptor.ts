@@ -54,6 +54,7 @@ export class Adaptor {
       const { startTimeoutMs } = config;
       const dependencies = { journal, provider, log, startTimeoutMs, adaptor: identity, channelKey, starts };
       const adaptor = new Adaptor(config, dependencies, lock);
+      await provider.kept?.recover();
       await Promise.all([...journal.records.values()].map((record) => adaptor.#recover(record)));
       await adaptor.reconcile();
       adaptor.#timer = setInterval(() => void adaptor.reconcile(), config.reconcile.intervalMs);
@@ -151,7 +152,7 @@ export class Adaptor {
 
   /** Removes what the provider keeps between machines; call it when none is left. */
   async removeKept(): Promise<void> {
-    await this.#dependencies.provider.removeKept?.();
+    await this.#dependencies.provider.kept?.remove();
   }
 
   /**

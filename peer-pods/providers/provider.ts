@@ -120,8 +120,16 @@ export interface Provider {
   readonly volumes?: VolumePlugs;
   /** Every instance of this adaptor's configuration that runs, known or not. */
   listInstances(): Promise<readonly Instance[]>;
-  /** Removes what the provider keeps between instances. Called when no instance is left and none will be made. */
-  removeKept?(): Promise<void>;
+  /** Absent: the provider keeps nothing between instances. */
+  readonly kept?: KeptBetweenInstances;
+}
+
+/** What a provider makes for instances to come. */
+export interface KeptBetweenInstances {
+  /** Ends and removes what an earlier process began and did not finish. Called before the first instance of this one. */
+  recover(): Promise<void>;
+  /** Removes all of it. Called when no instance is left and none will be made. */
+  remove(): Promise<void>;
 }
 
 /** What the adaptor gives a provider when it makes it. */

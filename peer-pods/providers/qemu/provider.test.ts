@@ -87,5 +87,5 @@ it('refuses an image whose machines start from a template where templates are no
   const { signal } = new AbortController();
   const created = provider.createInstance({ sandboxId: 'aa', name: 'podvm-a', directory, effects, signal, ...shape });
   await expect(created).rejects.toMatchObject({ code: 'PROVIDER_IMAGE', message: expect.stringContaining('template') });
-  expect(provider.removeKept).toBeUndefined();
+  expect(provider.kept).toBeUndefined();
 });

@@ -87,11 +87,10 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
     const diskFile = join(options.imagesDirectory, image, manifest.disk);
     const shape = { memoryMiB: request.memoryMiB, vcpus: request.vcpus };
     const template = startsFromTemplate(manifest.commandLine)
-      ? await required(templates, image).of({
-          image: manifest.image,
-          diskFile,
-          machine: { shape, accelerator, firmware },
-        })
+      ? await required(templates, image).of(
+          { image: manifest.image, diskFile, machine: { shape, accelerator, firmware } },
+          signal,
+        )
       : undefined;
     signal.throwIfAborted();
     await effects.intend({ kind: 'directory', path: directory });
@@ -171,7 +170,7 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
         await unplugVolume(controlSocketOf(reference), slot);
       },
     },
-    ...(templates === undefined ? {} : { removeKept: () => templates.remove() }),
+    ...(templates === undefined ? {} : { kept: templates }),
     listInstances: async () =>
       hypervisors(`@${options.sandboxesDirectory}/`).flatMap((pid) => {
         const reference = referenceOf(pid);

@@ -10,6 +10,7 @@ import { run } from '../../pod-vm/run.ts';
 import { templateReady, templateWoken, wakeLine } from '../../pod-vm/template-words.ts';
 import type { Owner, TpmAuthority } from '../../pod-vm/tpm-authority.ts';
 import { readEnd } from '../machine-file.ts';
+import type { KeptBetweenInstances } from '../provider.ts';
 import {
   type Launched,
   type LaunchOptions,
@@ -60,9 +61,9 @@ const executables = ['qemu-system-x86_64', 'swtpm'] as const;
  * Templates of machines, each made when it is first asked for and kept under everything that it depends on. A template is
  * complete or not there: it is written aside and renamed.
  */
-export class Templates {
+export class Templates implements KeptBetweenInstances {
   readonly #options: TemplatesOptions;
-  readonly #made = new Map<string, Promise<Template>>();
+  readonly #underway = new Map<string, Promise<Template>>();
   /** Templates are made one after the other, all in one place: what is found there is nobody's. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -71,24 +72,47 @@ export class Templates {
   }
 
   /**
-   * The template of a machine, which is booted now where there is none yet.
+   * The template of a machine, which is booted now where there is none yet. It is made to its end, for others, where `signal`
+   * is aborted meanwhile.
    *
    * @throws SealpodError `HYPERVISOR` where the machine does not come up as a template, `PREREQUISITE`, `PROVIDER_IMAGE`
    */
-  async of(request: TemplateRequest): Promise<Template> {
-    const key = await templateKey(request);
-    const present = this.#made.get(key);
-    if (present !== undefined) return present;
-    const made = this.#last.then(() => this.#find(key, request));
-    this.#made.set(key, made);
-    this.#last = made.catch(() => this.#made.delete(key));
-    return made;
+  async of(request: TemplateRequest, signal: AbortSignal): Promise<Template> {
+    const key = await templateKey(request, this.#options.programsDirectory);
+    signal.throwIfAborted();
+    const { promise: aborted, reject } = Promise.withResolvers<never>();
+    const onAbort = (): void => reject(signal.reason);
+    signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      return await Promise.race([this.#underway.get(key) ?? this.#begin(key, request), aborted]);
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
   }
 
-  /** Removes all templates, and what a process that was killed while it made one has left. */
+  /** Ends and removes what a process that was killed while it made a template has left. */
+  async recover(): Promise<void> {
+    const marker = `${this.#making}/vm/`;
+    for (const executable of executables) {
+      for (const identity of findProcesses({ executable, marker })) {
+        await endProcess(identity, { executable, marker }, graceMs);
+      }
+    }
+    await rm(this.#making, { recursive: true, force: true });
+  }
+
+  /** Removes all templates. */
   async remove(): Promise<void> {
-    await this.#endAbandoned();
+    await this.recover();
     await rm(this.#options.directory, { recursive: true, force: true });
+  }
+
+  #begin(key: string, request: TemplateRequest): Promise<Template> {
+    const template = this.#last.then(() => this.#find(key, request));
+    const ended = (): void => void this.#underway.delete(key);
+    this.#underway.set(key, template);
+    this.#last = template.then(ended, ended);
+    return template;
   }
 
   async #find(key: string, request: TemplateRequest): Promise<Template> {
@@ -103,7 +127,7 @@ export class Templates {
   }
 
   async #make(folder: string, request: TemplateRequest): Promise<void> {
-    await this.#endAbandoned();
+    await this.recover();
     const { owner, tpmAuthority, programsDirectory } = this.#options;
     const making = this.#making;
     const vm = join(making, 'vm');
@@ -125,22 +149,12 @@ export class Templates {
       await writeFile(join(kept, certificateName), certificate, { mode: 0o600 });
       await rename(kept, folder);
     } finally {
-      await this.#endAbandoned();
+      await this.recover();
     }
   }
 
   get #making(): string {
     return join(this.#options.directory, 'making');
-  }
-
-  async #endAbandoned(): Promise<void> {
-    const marker = `${this.#making}/vm/`;
-    for (const executable of executables) {
-      for (const identity of findProcesses({ executable, marker })) {
-        await endProcess(identity, { executable, marker }, graceMs);
-      }
-    }
-    await rm(this.#making, { recursive: true, force: true });
   }
 }
 
@@ -174,9 +188,13 @@ export async function startClone(options: LaunchOptions, template: Template, sig
 }
 
 /** SHA-256 over all that the state of a template depends on. */
-async function templateKey({ image, machine }: TemplateRequest): Promise<string> {
+async function templateKey(
+  { image, machine }: TemplateRequest,
+  programsDirectory: string | undefined,
+): Promise<string> {
   const layout = machineArguments({ ...machine, name: '', consoleFile: '', tpmSocket: '' });
-  const versions = await Promise.all([run('qemu-system-x86_64', ['--version']), run('swtpm', ['--version'])]);
+  const options = programsDirectory === undefined ? {} : { programsDirectory };
+  const versions = await Promise.all(executables.map((program) => run(program, ['--version'], options)));
   const hash = createHash('sha256').update(JSON.stringify([image, layout, ...versions.map(String)]));
   return hash.update(await fileSha256(machine.firmware)).digest('hex');
 }
