@@ -5,7 +5,8 @@ import type { MeasuredImage } from './pod-vm-image.ts';
 
 /**
  * Tells the key broker what to expect in this environment: the measurements of the pod VM image, and the attestation
- * policy that admits a simulated TPM, and clones of a template, by name. Without the latter no guest of this machine would ever be trusted.
+ * policy that admits a simulated TPM by name, and a clone of a template where its command line is named as one. Without the
+ * policy no guest of this machine would ever be trusted.
  */
 export async function enrolEnvironment(
   client: KbsClient,
@@ -13,15 +14,9 @@ export async function enrolEnvironment(
   { template }: EnvironmentOptions,
 ): Promise<void> {
   const { referenceValues } = image;
-  const { tpm_command_line: commandLine = [] } = referenceValues.reference_values;
-  await registerReferenceValues(client, {
-    ...referenceValues,
-    reference_values: {
-      ...referenceValues.reference_values,
-      // None: what an earlier start with templates left is not accepted any more.
-      tpm_template_command_line: template ? commandLine : [],
-    },
-  });
+  const measured = referenceValues.reference_values;
+  const named = template ? { tpm_template_command_line: measured['tpm_command_line'] } : {};
+  await registerReferenceValues(client, { ...referenceValues, reference_values: { ...measured, ...named } });
   const { policy } = (await client.get('/admin/v1/policies/attestation/simulated-tpm_cpu')) as {
     readonly policy: string;
   };
