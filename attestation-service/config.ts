@@ -18,6 +18,9 @@ export interface AttestationServiceConfig extends VerifiersConfig {
   readonly now?: () => Date;
 }
 
+/** How long a token is valid where the configuration does not say. */
+export const defaultTokenLifetimeSeconds = 300;
+
 /** Upstream's `iss`. */
 export const defaultIssuer = 'CoCo-Attestation-Service';
 

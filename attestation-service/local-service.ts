@@ -1,24 +1,17 @@
 import { createHash, randomBytes } from 'node:crypto';
-import type { Appraisal, EarClaims } from '@sealpod/protocol/ear';
-import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { SealpodError } from '@sealpod/protocol/errors';
 import { canonicalJson, type JsonObject, type JsonValue } from '@sealpod/protocol/json';
-import { passed, type Verdict } from '@sealpod/protocol/verdict';
+import { passed } from '@sealpod/protocol/verdict';
 import { createRegoEngine, type RegoEngine } from '@sealpod/rego';
 import type { Storage } from '@sealpod/storage';
-import { annotatedEvidence } from './appraisal/annotated-evidence.ts';
-import { appraise } from './appraisal/appraise.ts';
-import { initDataOf, nonceOf, reportDataOf } from './appraisal/binding.ts';
-import { explainAppraisal } from './appraisal/explain.ts';
-import { initDataClaims } from './appraisal/init-data-claims.ts';
+import { AttestationResults } from './appraisal/attestation-result.ts';
 import { RecentClaims, type SeenClaims } from './appraisal/recent-claims.ts';
-import { RememberedAnswers } from './appraisal/remembered-answers.ts';
-import { submoduleName, submodulesOf, withoutAdditional } from './appraisal/submodules.ts';
-import { type AttestationServiceConfig, defaultIssuer } from './config.ts';
+import { type AttestationServiceConfig, defaultTokenLifetimeSeconds } from './config.ts';
+import { EvidenceVerification } from './evidence-verification.ts';
 import type { PolicyCheck } from './policy/check.ts';
 import { Policies } from './policy/policies.ts';
 import type { AdministratorIdentity } from './reference-values/provenance.ts';
 import { ReferenceValues } from './reference-values/reference-values.ts';
-import { findReferenceValue, unusable } from './reference-values/usable.ts';
 import { ReferenceValueWorkflow } from './reference-values/workflow.ts';
 import { sharedSecret } from './secrets.ts';
 import {
@@ -30,9 +23,10 @@ import {
   type ReferenceValueOptions,
   type StoredPolicy,
   type StoredReferenceValue,
+  type TokenKeyAdministration,
   type VerifiedEvidence,
 } from './service.ts';
-import { type Snapshot, Snapshots } from './snapshot.ts';
+import { Snapshots } from './snapshot.ts';
 import { TokenKeys } from './token/token-keys.ts';
 import { allOf } from './verifiers/check.ts';
 import { createVerifiers } from './verifiers/create.ts';
@@ -40,7 +34,6 @@ import type { Verifier } from './verifiers/verifier.ts';
 
 /** Evidence of one request, at most: a guest must not choose how much work it makes. */
 const maxEvidences = 16;
-const defaultLifetimeSeconds = 300;
 
 /** What the attestation service shares with the process it runs in. */
 export interface AttestationServiceDependencies {
@@ -62,7 +55,7 @@ export async function createAttestationService(
   const { storage, rego } = dependencies;
   const challengeKey = await sharedSecret(storage, 'challenge-key', async () => randomBytes(32));
   const now = config.now ?? (() => new Date());
-  const { lifetimeSeconds = defaultLifetimeSeconds, rotateKeyAfterSeconds } = config.token ?? {};
+  const { lifetimeSeconds = defaultTokenLifetimeSeconds, rotateKeyAfterSeconds } = config.token ?? {};
   const keys = await TokenKeys.open(
     storage,
     { lifetimeSeconds, ...(rotateKeyAfterSeconds === undefined ? {} : { rotateAfterSeconds: rotateKeyAfterSeconds }) },
@@ -80,17 +73,16 @@ export async function createAttestationService(
 }
 
 class LocalAttestationService implements AttestationService {
-  readonly #config: AttestationServiceConfig;
   readonly #snapshots: Snapshots;
   readonly #rego: RegoEngine;
   readonly #ownsRego: boolean;
   readonly #policies: Policies;
   readonly #referenceValues: ReferenceValues;
   readonly #recent: RecentClaims;
-  readonly #answers = new RememberedAnswers();
   readonly referenceValueWorkflow: ReferenceValueWorkflow;
   readonly #keys: TokenKeys;
-  readonly #verifiers: ReadonlyMap<string, Verifier>;
+  readonly #verification: EvidenceVerification;
+  readonly #results: AttestationResults;
   readonly #now: () => Date;
 
   constructor(
@@ -99,7 +91,6 @@ class LocalAttestationService implements AttestationService {
     keys: TokenKeys,
     verifiers: ReadonlyMap<string, Verifier>,
   ) {
-    this.#config = config;
     this.#now = config.now ?? (() => new Date());
     this.#snapshots = new Snapshots(storage);
     this.#rego = rego ?? createRegoEngine(config.rego);
@@ -110,11 +101,15 @@ class LocalAttestationService implements AttestationService {
     this.#referenceValues = new ReferenceValues(this.#snapshots, referenceValues, this.#now);
     this.referenceValueWorkflow = new ReferenceValueWorkflow(this.#snapshots, this.#recent, referenceValues, this.#now);
     this.#keys = keys;
-    this.#verifiers = verifiers;
-  }
-
-  get #acceptUnsigned(): boolean {
-    return this.#config.referenceValues?.acceptUnsigned ?? false;
+    const acceptUnsigned = referenceValues.acceptUnsigned ?? false;
+    this.#verification = new EvidenceVerification(verifiers, acceptUnsigned);
+    this.#results = new AttestationResults({
+      token: config.token ?? {},
+      acceptUnsigned,
+      rego: this.#rego,
+      recent: this.#recent,
+      keys,
+    });
   }
 
   start(): Promise<void> {
@@ -135,148 +130,22 @@ class LocalAttestationService implements AttestationService {
       .digest('hex');
     const snapshot = await this.#snapshots.current();
     const verified = await Promise.all(
-      evidences.map((evidence) => this.#verify(evidence, snapshot, policyIds[0] ?? 'default', now)),
+      evidences.map((evidence) => this.#verification.verify(evidence, snapshot, policyIds[0] ?? 'default', now)),
     );
     const evidenceVerdict = allOf(
       'evidence',
       verified.map(({ verdict }) => verdict),
     );
     if (!passed(evidenceVerdict)) throw new AttestationRefused(allOf('attestation', [evidenceVerdict]), evidenceDigest);
-    return this.#appraise(request, verified, evidenceVerdict, { evidenceDigest, snapshot, now });
-  }
-
-  async #appraise(
-    { evidences, policyIds, correlationId }: EvaluateRequest,
-    verified: readonly VerifiedEvidence[],
-    evidenceVerdict: Verdict,
-    {
-      evidenceDigest,
-      snapshot,
-      now,
-    }: { readonly evidenceDigest: string; readonly snapshot: Snapshot; readonly now: Date },
-  ): Promise<Evaluation> {
-    const policyId = policyIds[0] ?? 'default';
-    const submods: Record<string, Appraisal> = {};
-    const explanations: Verdict[] = [];
-    const policyVersions: Record<string, string> = {};
-    const referenceValueVersions: Record<string, number> = {};
-    for (const [index, evidence] of evidences.entries()) {
-      const { initData } = verified[index] ?? {};
-      for (const { teeClass, claims } of submodulesOf(evidence, verified[index])) {
-        const submodule = submoduleName(teeClass, Object.keys(submods));
-        const annotated = annotatedEvidence(evidence, claims, initData && initDataClaims(initData));
-        const rules = { policyId, acceptUnsigned: this.#acceptUnsigned, now };
-        const outcome = await appraise(this.#rego, snapshot, {
-          ...rules,
-          teeClass,
-          evidence: annotated,
-          answers: this.#answers,
-        });
-        submods[submodule] =
-          this.#config.token?.verbose === false ? withoutAdditional(outcome.appraisal) : outcome.appraisal;
-        explanations.push(explainAppraisal({ submodule, tee: evidence.tee, claims }, outcome, snapshot, rules));
-        await this.#recent.see({ tee: evidence.tee, teeClass, correlationId, claims, input: annotated });
-        policyVersions[outcome.policy.id] = outcome.policy.sha256;
-        for (const id of outcome.referenceValueIds)
-          referenceValueVersions[id] = findReferenceValue(snapshot, id, policyId)?.version ?? 0;
-      }
-    }
-    const claims = this.#earClaims(submods, correlationId, now);
-    return {
-      token: await this.#keys.sign(claims),
-      claims,
-      verdict: allOf('attestation', [evidenceVerdict, ...explanations]),
-      evidenceDigest,
-      policyVersions,
-      referenceValueVersions,
-    };
-  }
-
-  #earClaims(submods: Record<string, Appraisal>, correlationId: string, now: Date): EarClaims {
-    const { issuer, developer, build, profile, lifetimeSeconds, audience } = this.#config.token ?? {};
-    const iat = Math.floor(now.getTime() / 1000);
-    return {
-      eat_profile: profile ?? 'tag:github.com,2024:confidential-containers/Trustee',
-      iat,
-      'ear.verifier-id': {
-        developer: developer ?? 'https://confidentialcontainers.org',
-        build: build ?? 'attestation-service 0.1.0',
-      },
-      submods,
-      exp: iat + (lifetimeSeconds ?? defaultLifetimeSeconds),
-      iss: issuer ?? defaultIssuer,
-      ...(audience === undefined ? {} : { aud: audience }),
-      jti: correlationId,
-    };
+    return this.#results.issue(request, verified, evidenceVerdict, { evidenceDigest, snapshot, now });
   }
 
   async verifyEvidence(evidence: EvidenceToEvaluate, policyId = 'default'): Promise<VerifiedEvidence> {
-    return this.#verify(evidence, await this.#snapshots.current(), policyId, this.#now());
+    return this.#verification.verify(evidence, await this.#snapshots.current(), policyId, this.#now());
   }
 
-  /** Parses and verifies one piece of evidence; whatever is wrong with it becomes a verdict. */
-  async #verify(
-    request: EvidenceToEvaluate,
-    snapshot: Snapshot,
-    policyId: string,
-    now: Date,
-  ): Promise<VerifiedEvidence> {
-    const name = `${request.tee} evidence`;
-    const verifier = this.#verifiers.get(request.tee);
-    if (verifier === undefined) {
-      const enabled = [...this.#verifiers.keys()].join(', ') || 'none';
-      return {
-        verdict: {
-          check: name,
-          code: 'EV_TEE_UNSUPPORTED',
-          expected: `one of: ${enabled}`,
-          actual: request.tee,
-          source: 'configuration',
-        },
-      };
-    }
-    try {
-      const initData = initDataOf(request);
-      const reportData = reportDataOf(request);
-      const nonce = nonceOf(request);
-      const { verdict, claims, submodules } = await verifier.verify(request.evidence, {
-        ...(reportData === undefined ? {} : { reportData }),
-        ...(nonce === undefined ? {} : { nonce }),
-        ...(initData.digest === undefined ? {} : { initDataDigest: initData.digest }),
-        ...(initData.toml === undefined ? {} : { initDataToml: initData.toml }),
-        trustedAttestationKeys: this.#trustedAttestationKeys(snapshot, policyId, now),
-        now,
-      });
-      return {
-        verdict,
-        claims,
-        ...(submodules === undefined ? {} : { submodules }),
-        ...(initData.document === undefined ? {} : { initData: initData.document }),
-      };
-    } catch (thrown) {
-      const error = asSealpodError(thrown);
-      return { verdict: { check: name, code: error.code, actual: error.message, ...error.detail } };
-    }
-  }
-
-  /** Attestation keys that the operator enrolled, in the reference value that upstream's policy asks for too. */
-  #trustedAttestationKeys(snapshot: Snapshot, policyId: string, now: Date): string[] {
-    const stored = findReferenceValue(snapshot, 'trusted_aks', policyId);
-    const usable =
-      stored !== undefined && unusable(stored, { acceptUnsigned: this.#acceptUnsigned, now }) === undefined;
-    if (!usable || !Array.isArray(stored.value)) return [];
-    return stored.value.filter((key): key is string => typeof key === 'string');
-  }
-
-  async challenge(inner: Readonly<Record<string, string>>): Promise<string> {
-    const tee = inner['tee'] ?? '';
-    const verifier = this.#verifiers.get(tee);
-    if (verifier === undefined) {
-      throw new SealpodError('EV_TEE_UNSUPPORTED', `no verifier is enabled for TEE ${tee.slice(0, 32)}`, {
-        actual: tee.slice(0, 32),
-      });
-    }
-    return verifier.challenge?.(inner['tee_params'] ?? '') ?? '';
+  challenge(inner: Readonly<Record<string, string>>): Promise<string> {
+    return this.#verification.challenge(inner);
   }
 
   setPolicy(id: string, policy: string): Promise<StoredPolicy> {
@@ -327,8 +196,8 @@ class LocalAttestationService implements AttestationService {
     return this.#keys.jwks();
   }
 
-  rotateTokenKey(): Promise<void> {
-    return this.#keys.rotate();
+  get tokenKeys(): TokenKeyAdministration {
+    return this.#keys;
   }
 
   async close(): Promise<void> {

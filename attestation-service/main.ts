@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { fixOf } from '@sealpod/protocol/reason-codes';
 import type { MainConfig } from './main-config.ts';
 import type { Ports } from './start.ts';
 import { isWorker, startWorkers, tellMain } from './workers.ts';
@@ -37,7 +38,7 @@ main().catch((thrown: unknown) => {
   const wrongUse = thrown instanceof TypeError && 'code' in thrown && String(thrown.code).startsWith('ERR_PARSE_ARGS');
   const error = asSealpodError(thrown, wrongUse ? 'USAGE' : 'INTERNAL');
   console.error(
-    `attestation-service: ${error.code}: ${error.message}${error.detail.actual === undefined ? '' : ` (${error.detail.actual})`}; ${error.fix}`,
+    `attestation-service: ${error.code}: ${error.message}${error.detail.actual === undefined ? '' : ` (${error.detail.actual})`}; ${fixOf(error)}`,
   );
   process.exitCode = error.code === 'USAGE' ? 2 : 1;
   if (isWorker()) {

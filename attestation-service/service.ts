@@ -1,38 +1,25 @@
 import type { EarClaims } from '@sealpod/protocol/ear';
 import { SealpodError } from '@sealpod/protocol/errors';
-import type { Initdata } from '@sealpod/protocol/initdata';
 import type { JsonObject, JsonValue } from '@sealpod/protocol/json';
-import type { HashAlgorithm } from '@sealpod/protocol/rcar';
 import type { ReasonCode } from '@sealpod/protocol/reason-codes';
 import { failures, type Verdict } from '@sealpod/protocol/verdict';
 import type { SeenClaims } from './appraisal/recent-claims.ts';
+import type { EvidenceToEvaluate, VerifiedEvidence } from './evidence.ts';
 import type { PolicyCheck } from './policy/check.ts';
-import type { AdministratorIdentity, Provenance } from './reference-values/provenance.ts';
+import type { StoredPolicy } from './policy/record.ts';
+import type { AdministratorIdentity } from './reference-values/provenance.ts';
+import type { ReferenceValueOptions, StoredReferenceValue } from './reference-values/record.ts';
 import type { ReferenceValueWorkflow } from './reference-values/workflow.ts';
-import type { Verification } from './verifiers/verifier.ts';
+import type { TokenKeyAdministration } from './token/administration.ts';
 
 export type { SeenClaims } from './appraisal/recent-claims.ts';
+export type { EvidenceToEvaluate, VerifiedEvidence } from './evidence.ts';
 export type { PolicyCheck } from './policy/check.ts';
+export type { StoredPolicy } from './policy/record.ts';
 export type { AdministratorIdentity } from './reference-values/provenance.ts';
+export type { ReferenceValueOptions, StoredReferenceValue } from './reference-values/record.ts';
 export type { LearnRequest, ReferenceValueWorkflow } from './reference-values/workflow.ts';
-
-/** Evidence of one TEE and what it must be bound to. Nothing in it is verified yet. */
-export interface EvidenceToEvaluate {
-  /** TEE name of the wire, e.g. `tpm`. */
-  readonly tee: string;
-  /** The evidence as the guest sent it. */
-  readonly evidence: JsonValue;
-  /**
-   * What the report data must be: the hash of the canonical JSON of `structured`
-   * (`{"nonce", "tee-pubkey"[, "additional-evidence"]}`), or the bytes of `raw` as they are. Absent: the evidence is
-   * not bound to anything, which TEEs that need a binding refuse.
-   */
-  readonly runtimeData?: { readonly structured: JsonObject } | { readonly raw: Uint8Array };
-  /** Hash of structured runtime data; `sha384` by default. */
-  readonly hashAlgorithm?: HashAlgorithm;
-  /** The initdata the guest says it was started with: the text, or its digest only. */
-  readonly initData?: { readonly toml: string } | { readonly digest: Uint8Array };
-}
+export type { TokenKeyAdministration, TokenKeyDescription } from './token/administration.ts';
 
 export interface EvaluateRequest {
   /** The primary TEE first, then additional devices. */
@@ -57,45 +44,6 @@ export interface Evaluation {
   readonly policyVersions: Readonly<Record<string, string>>;
   /** Id of each reference value that was asked for → its version; 0 where none is registered. */
   readonly referenceValueVersions: Readonly<Record<string, number>>;
-}
-
-/** One piece of evidence after verification. Claims are there where a verifier ran, initData where its text is known. */
-export interface VerifiedEvidence extends Partial<Verification> {
-  readonly verdict: Verdict;
-  readonly initData?: Initdata;
-}
-
-export interface StoredPolicy {
-  readonly id: string;
-  readonly policy: string;
-  /** SHA-256 of the text, hex. */
-  readonly sha256: string;
-  /** RFC 3339. */
-  readonly updatedAt: string;
-}
-
-export interface StoredReferenceValue {
-  readonly id: string;
-  readonly value: JsonValue;
-  readonly version: number;
-  /** RFC 3339. */
-  readonly updatedAt: string;
-  /** RFC 3339; from then on the value is not used and its absence explained as expired. */
-  readonly expiresAt?: string;
-  /** The policy it is for, without the class, e.g. `default`; absent: for every policy that has none of its own. */
-  readonly scope?: string;
-  /** Why it is believed; absent where the service does not say. */
-  readonly provenance?: Provenance;
-}
-
-/** What goes with a write of reference values. */
-export interface ReferenceValueOptions {
-  /** RFC 3339. */
-  readonly expiresAt?: string;
-  /** Policy id without the class. */
-  readonly scope?: string;
-  /** The authenticated administrator who asks for it; recorded as the value's provenance. */
-  readonly administrator?: AdministratorIdentity;
 }
 
 /** The verifier of the RATS architecture: in process, or behind `attestation.proto`. */
@@ -146,8 +94,8 @@ export interface AttestationService {
 
   /** The public keys that verify tokens: of the key that signs, of the next one, and of those whose tokens still live. */
   jwks(): Promise<{ readonly keys: readonly JsonObject[] }>;
-  /** Publishes a new token key, which takes over after five minutes. Absent where the service is behind a wire that has no such call. */
-  rotateTokenKey?(): Promise<void>;
+  /** List and rotate the keys that sign tokens. Absent where the service is behind a wire that has no such calls. */
+  readonly tokenKeys?: TokenKeyAdministration;
   close(): Promise<void>;
 }
 

@@ -1,8 +1,8 @@
 import type { Entry, Operations, Storage } from '@sealpod/storage';
 import { type PolicyRecord, parseStoredPolicy, policyNamespace } from './policy/record.ts';
 import { type Candidate, candidateNamespace, parseCandidate } from './reference-values/candidate.ts';
+import type { StoredReferenceValue } from './reference-values/record.ts';
 import { parseStoredReferenceValue, referenceValueNamespace } from './reference-values/record.ts';
-import type { StoredReferenceValue } from './service.ts';
 
 /** Everything an appraisal reads from storage, as of one generation. */
 export interface Snapshot {

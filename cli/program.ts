@@ -14,6 +14,7 @@ import { addReleaseCommands } from './commands/release.ts';
 import { addRunCommands } from './commands/run.ts';
 import { addSecretCommands } from './commands/secret.ts';
 import { addStatusCommand } from './commands/status.ts';
+import { addTokenKeyCommands } from './commands/token-key.ts';
 import { addTransformCommand } from './commands/transform.ts';
 import { addUpCommand } from './commands/up.ts';
 import { addVerifyCommand } from './commands/verify.ts';
@@ -37,6 +38,7 @@ export function createProgram(): Command {
   addSecretCommands(program);
   addPolicyCommands(program);
   addReferenceValueCommands(program);
+  addTokenKeyCommands(program);
   addVerifyCommand(program);
   addImageCommands(program);
   addPodVmCommands(program);

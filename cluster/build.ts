@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { waitForLock } from '@sealpod/processes';
 import { go, requireGo } from './go.ts';
 import { newestRelease, type Release } from './releases.ts';
 
@@ -50,10 +51,20 @@ export async function buildClusterPrograms(
 ): Promise<string> {
   const goVersion = await requireGo(sources);
   const cache = join(cacheDirectory, 'cluster');
-  const parts: string[] = [];
-  // Each uses all processors; together they would need the memory of several linkers.
-  for (const part of partsOf(release)) parts.push(await ensurePart(part, cache, goVersion, log));
-  return composed(parts, cache);
+  mkdirSync(cache, { recursive: true });
+  const lock = await waitForLock(join(cache, 'lock'), (pid) => log(`waiting for the build of process ${pid}`));
+  try {
+    // What an interrupted build left.
+    for (const name of readdirSync(cache)) {
+      if (/\.\d+$/.test(name)) rmSync(join(cache, name), { recursive: true, force: true });
+    }
+    const parts: string[] = [];
+    // Each uses all processors; together they would need the memory of several linkers.
+    for (const part of partsOf(release)) parts.push(await ensurePart(part, cache, goVersion, log));
+    return composed(parts, cache);
+  } finally {
+    await lock.release();
+  }
 }
 
 /** In the order in which a later part's program takes the place of an earlier one's of the same name. */

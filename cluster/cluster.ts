@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Daemon, isRunning, startDaemon, stopDaemon } from '@sealpod/processes';
@@ -17,20 +17,8 @@ import { policeBridge } from './network-policy.ts';
 import { createClusterPki, openClusterPki, writeKubeconfig } from './pki.ts';
 import { type ProgramContext, programSpecifications, readApiServer } from './programs.ts';
 import { newestRelease, type Release } from './releases.ts';
+import { type ClusterState, readState, writeState } from './state.ts';
 import { removeTraces } from './traces.ts';
-
-/** What is written down about a running cluster. */
-export interface ClusterState {
-  readonly programs: string;
-  readonly addresses: ClusterAddresses;
-  readonly kubeconfig: string;
-  readonly containerdSocket: string;
-  /** containerd's configuration file; it imports `conf.d/*.toml` beside it. */
-  readonly containerdConfiguration: string;
-  /** `host:port` of the cluster's registry: plain HTTP, on the bridge of the pods. */
-  readonly registry: string;
-  readonly daemons: readonly Daemon[];
-}
 
 /** One line of `sealpod cluster status`. */
 export interface ClusterStatus {
@@ -223,21 +211,4 @@ export function clusterStatus(directory: string): ClusterStatus {
     daemons,
     kubeconfig: state.kubeconfig,
   };
-}
-
-/** The recorded state, or undefined where no cluster was started below that folder. */
-export function readClusterState(directory: string): ClusterState | undefined {
-  return readState(clusterLayout(directory));
-}
-
-function readState(layout: ClusterLayout): ClusterState | undefined {
-  if (!existsSync(layout.stateFile)) return undefined;
-  return JSON.parse(readFileSync(layout.stateFile, 'utf8')) as ClusterState;
-}
-
-function writeState(layout: ClusterLayout, state: ClusterState): void {
-  const temporary = `${layout.stateFile}.new`;
-  writeFileSync(temporary, `${JSON.stringify(state, null, 2)}\n`);
-  chmodSync(temporary, 0o600);
-  renameSync(temporary, layout.stateFile);
 }

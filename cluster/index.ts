@@ -7,10 +7,8 @@
 export { buildClusterPrograms } from './build.ts';
 export {
   allowPlainRegistry,
-  type ClusterState,
   type ClusterStatus,
   clusterStatus,
-  readClusterState,
   recordDaemon,
   restartContainerd,
   startCluster,
@@ -19,4 +17,5 @@ export {
 export { nodeName } from './configuration.ts';
 export { type ControlPlane, startControlPlane } from './control-plane.ts';
 export { newestRelease, releaseOf, releases } from './releases.ts';
+export { type ClusterState, readClusterState } from './state.ts';
 export { directVolumesFolder } from './volume-traces.ts';

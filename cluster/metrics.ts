@@ -1,15 +1,10 @@
 import { readFileSync } from 'node:fs';
 import type { ClusterAddresses } from './addresses.ts';
-import type { ClusterPki } from './pki.ts';
-
-const name = 'metrics-server';
-const namespace = 'kube-system';
-
-/** Name of the metrics server's Service, as the API server calls it. */
-export const metricsServiceName = `${name}.${namespace}.svc`;
+import { type ClusterPki, metricsService } from './pki.ts';
 
 /** What makes the API server ask the metrics server, a program of the host, for `metrics.k8s.io`. */
 export function metricsManifests(addresses: ClusterAddresses, pki: ClusterPki): readonly object[] {
+  const { name, namespace } = metricsService;
   const metadata = { name, namespace };
   return [
     {

@@ -3,7 +3,9 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import 'reflect-metadata';
 import * as x509 from '@peculiar/x509';
-import { metricsServiceName } from './metrics.ts';
+
+/** The Service by whose name the API server calls the metrics server. */
+export const metricsService = { name: 'metrics-server', namespace: 'kube-system' } as const;
 
 x509.cryptoProvider.set(webcrypto as typeof crypto);
 const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
@@ -119,7 +121,11 @@ function subjects(node: string, nodeAddress: string, serviceAddress: string): re
     { file: 'controller-manager', commonName: 'system:kube-controller-manager' },
     { file: 'scheduler', commonName: 'system:kube-scheduler' },
     { file: 'proxy', commonName: 'system:kube-proxy' },
-    { file: 'metrics-server', commonName: 'metrics-server', names: [metricsServiceName, nodeAddress] },
+    {
+      file: 'metrics-server',
+      commonName: 'metrics-server',
+      names: [`${metricsService.name}.${metricsService.namespace}.svc`, nodeAddress],
+    },
     // Speaks for users to APIs that another program serves.
     { file: 'front-proxy', commonName: 'front-proxy-client' },
     { file: 'apiserver-kubelet', commonName: 'apiserver-kubelet', organization: 'system:masters' },

@@ -3,9 +3,9 @@ import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isRunning, stopDaemon } from '@sealpod/processes';
 import { removeControlGroup } from './cgroup.ts';
-import type { ClusterState } from './cluster.ts';
 import type { ClusterLayout } from './layout.ts';
 import { removePolicyRules } from './network-policy.ts';
+import type { ClusterState } from './state.ts';
 import { removeVolumeTraces } from './volume-traces.ts';
 
 /** Ends a cluster's programs and pods and removes what they left in the kernel and on disk. Touches nothing of others. */

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { parseArgs } from 'node:util';
 import { asSealpodError } from '@sealpod/protocol/errors';
+import { fixOf } from '@sealpod/protocol/reason-codes';
 import { createKbs, loadKbsConfig } from './kbs.ts';
 
 const usage = 'usage: node kbs/main.ts --config FILE';
@@ -37,8 +38,9 @@ async function main(): Promise<void> {
 }
 
 function described(thrown: unknown): Record<string, unknown> {
-  const { code, message, detail, fix, cause } = asSealpodError(thrown, 'USAGE');
-  return { code, message, ...detail, fix, ...(cause instanceof Error ? { cause: cause.message } : {}) };
+  const error = asSealpodError(thrown, 'USAGE');
+  const { code, message, detail, cause } = error;
+  return { code, message, ...detail, fix: fixOf(error), ...(cause instanceof Error ? { cause: cause.message } : {}) };
 }
 
 function fail(thrown: unknown): void {

@@ -13,5 +13,5 @@ export {
   type ProcessIdentity,
   type ProcessPattern,
 } from './identity.ts';
-export { type Lock, takeLock } from './lock.ts';
+export { type Lock, takeLock, waitForLock } from './lock.ts';
 export { killDescendants, killProcess, type RunningProcess, runningProcesses, sharesRoot } from './table.ts';

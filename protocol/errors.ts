@@ -1,4 +1,4 @@
-import { type ReasonCode, reasonCodes } from './reason-codes.ts';
+import type { ReasonCode } from './reason-codes.ts';
 
 /** What an operator may see of a failure beyond its code. Values are text, as they should be printed. */
 export interface FailureDetail {
@@ -21,11 +21,6 @@ export class SealpodError extends Error {
     super(message, cause === undefined ? undefined : { cause });
     this.code = code;
     this.detail = rest;
-  }
-
-  /** What to do about it: the failure's own advice, else that of its code. */
-  get fix(): string {
-    return this.detail.fix ?? reasonCodes[this.code][1];
   }
 }
 

@@ -140,6 +140,17 @@ export const reasonCodes = {
 /** One of the shared reason codes. */
 export type ReasonCode = keyof typeof reasonCodes;
 
+/** What to do about a failure: its own advice, else that of its code. */
+export function fixOf({
+  code,
+  detail,
+}: {
+  readonly code: ReasonCode;
+  readonly detail: { readonly fix?: string };
+}): string {
+  return detail.fix ?? reasonCodes[code][1];
+}
+
 /** Whether `text` is a reason code of this release. */
 export function isReasonCode(text: string): text is ReasonCode {
   return Object.hasOwn(reasonCodes, text);

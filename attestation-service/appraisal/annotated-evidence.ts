@@ -1,5 +1,5 @@
 import { canonicalJson, type JsonObject, type JsonValue } from '@sealpod/protocol/json';
-import type { EvidenceToEvaluate } from '../service.ts';
+import type { EvidenceToEvaluate } from '../evidence.ts';
 
 /**
  * What a policy gets as `input` and the token carries as annotated evidence (trustee: `<tee>`, `report_data`,

@@ -1,14 +1,16 @@
 import { createHash } from 'node:crypto';
-import { type Initdata, initdataDigest, parseInitdata } from '@sealpod/protocol/initdata';
+import { initdataDigest, parseInitdata } from '@sealpod/protocol/initdata';
 import { canonicalJson } from '@sealpod/protocol/json';
-import type { EvidenceToEvaluate } from '../service.ts';
+import type { EvidenceToEvaluate } from '../evidence.ts';
+import type { Expectations } from '../verifiers/verifier.ts';
 
 /** @throws SealpodError INITDATA_SCHEMA */
-export function initDataOf({ initData }: EvidenceToEvaluate): { digest?: Buffer; toml?: string; document?: Initdata } {
+export function initDataOf({ initData }: EvidenceToEvaluate): Pick<Expectations, 'initDataDigest' | 'initData'> {
   if (initData === undefined) return {};
-  if ('digest' in initData) return { digest: Buffer.from(initData.digest) };
-  const document = parseInitdata(initData.toml);
-  return { digest: initdataDigest(initData.toml, document.algorithm), toml: initData.toml, document };
+  if ('digest' in initData) return { initDataDigest: Buffer.from(initData.digest) };
+  const { toml } = initData;
+  const document = parseInitdata(toml);
+  return { initDataDigest: initdataDigest(toml, document.algorithm), initData: { toml, document } };
 }
 
 /** Structured runtime data is hashed over its canonical JSON; raw is the report data itself. */

@@ -1,7 +1,7 @@
 import type { Appraisal } from '@sealpod/protocol/ear';
 import type { JsonObject } from '@sealpod/protocol/json';
 import { isTee, teeClassOf } from '@sealpod/protocol/rcar';
-import type { EvidenceToEvaluate, VerifiedEvidence } from '../service.ts';
+import type { EvidenceToEvaluate, VerifiedEvidence } from '../evidence.ts';
 import type { SubmoduleClaims } from '../verifiers/verifier.ts';
 
 /** What devices sent along makes tokens large; what the hardware signed still covers it. */

@@ -12,3 +12,13 @@ it('a certificate whose key cannot be decoded is malformed, with a typed error, 
   changed[at] = 0x77;
   expect(() => parseCertificate(changed)).toThrow(expect.objectContaining({ code: 'EV_FORMAT' }));
 });
+
+it('a certificate with a date that is none is malformed: such a date is later than none', async () => {
+  const { ask } = await TestAmd.create();
+  const changed = Buffer.from(ask.der);
+  // The first date is a UTCTime, whose month becomes 94.
+  const at = ask.der.indexOf(Buffer.from('170d', 'hex')) + 2;
+  expect(ask.der.subarray(at, at + 12).toString()).toMatch(/^\d{12}$/);
+  changed.write('94', at + 2);
+  expect(() => parseCertificate(changed)).toThrow(expect.objectContaining({ code: 'EV_FORMAT' }));
+});

@@ -62,6 +62,9 @@ function parse(der: Uint8Array): Certificate {
     if (x509.raw.length !== der.length) throw new RangeError('bytes after the certificate');
     // Decoded only now: a key that cannot be would be an untyped error in the middle of a verification.
     if (x509.publicKey.asymmetricKeyType === undefined) throw new RangeError('no public key of a known kind');
+    // A date that is none compares as false with every other, and cannot be told to anyone.
+    if (Number.isNaN(x509.validFromDate.getTime()) || Number.isNaN(x509.validToDate.getTime()))
+      throw new RangeError('a date that is none');
     const { extensions: listed = [] } = AsnConvert.parse(x509.raw, X509Structure).tbsCertificate;
     const extensions = new Map(
       Array.from(listed, ({ extnID, extnValue }) => [extnID, Buffer.from(extnValue.buffer)] as const),

@@ -38,9 +38,13 @@ export function firmwareIds(certificate: Certificate): readonly FirmwareId[] | u
 }
 
 function parse(der: Buffer): BaseBlock {
-  const { offset, result } = fromBER(new Uint8Array(der));
-  if (offset !== der.length) throw malformed('no DER value');
-  return result;
+  try {
+    const { offset, result } = fromBER(new Uint8Array(der));
+    if (offset === der.length) return result;
+  } catch {
+    // The library throws errors of its own for some strings and times that are malformed.
+  }
+  throw malformed('no DER value');
 }
 
 function membersOf(block: BaseBlock | undefined): BaseBlock[] {

@@ -3,23 +3,15 @@ import { parseCcaToken } from '@sealpod/protocol/cca';
 import { parseQuote } from '@sealpod/protocol/dcap';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { parseEventLog } from '@sealpod/protocol/event-log';
-import type { JsonValue } from '@sealpod/protocol/json';
 import { vectorPath } from '@sealpod/protocol/testing/vectors';
 import { parseAttest, parsePublicArea, parseQuoteInfo, parseSignature } from '@sealpod/protocol/tpm';
 import { parseCertificate } from '../endorsements/certificate.ts';
 import { portableTees, verifyEarToken, verifyEvidence } from '../portable/index.ts';
 import type { Call } from '../portable/testing/drive.ts';
 import { parseVersionedKey } from '../verifiers/snp/versioned-key.ts';
-
-/** One thing that takes hostile input. */
-export interface Target {
-  /** Makes valid inputs of the calls that the tests of the portable entry point make. */
-  seeds(calls: readonly Call[]): readonly JsonValue[];
-  /** Bytes are given as base64. Throws SealpodError or returns; @returns a code that has to be one of the shared ones */
-  run(input: JsonValue, calls: readonly Call[]): Promise<string> | string;
-  /** Whether inputs are bytes (base64) and not structures. */
-  readonly bytes: boolean;
-}
+import { mintedParsers } from './minted-parsers.ts';
+import { mintedVerifiers } from './minted-verifiers.ts';
+import type { Target } from './target.ts';
 
 const base64 = (bytes: Iterable<number> | string | undefined): string =>
   Buffer.from(typeof bytes === 'string' ? Buffer.from(bytes, 'base64') : [...(bytes ?? [])]).toString('base64');
@@ -70,9 +62,11 @@ function verifier(tee: string): Target {
 const quote = (evidence: Members, member: string): string | undefined =>
   (evidence['tpm_quote'] as Members | undefined)?.[member];
 
-/** Every target by name. The verifiers of the portable entry point are here by themselves; a parser is a line. */
+/** Every target by name. The verifiers of the portable entry point are here by themselves; others mint what they need. */
 export const targets: Readonly<Record<string, Target>> = {
   ...Object.fromEntries(portableTees.map((tee) => [tee, verifier(tee)])),
+  ...mintedVerifiers,
+  ...mintedParsers,
   certificate: parser(parseCertificate, (evidence) => evidence['ek_certificate']),
   'snp-certificate': parser(parseVersionedKey, (evidence) => {
     const [first] = (evidence['cert_chain'] ?? []) as readonly { readonly data: readonly number[] }[];

@@ -4,11 +4,23 @@ import { isReasonCode } from '@sealpod/protocol/reason-codes';
 import type { Call } from '../portable/testing/drive.ts';
 import type { Job } from './fuzz.ts';
 import { mutateBytes, mutateJson, Random } from './mutate.ts';
+import type { Minted } from './target.ts';
 import { targets } from './targets.ts';
 
-const { target: name, seed, milliseconds, replay, calls } = workerData as Job & { readonly calls: readonly Call[] };
+const {
+  target: name,
+  seed,
+  milliseconds,
+  least = 0,
+  replay,
+  calls,
+  minted,
+} = workerData as Job & {
+  readonly calls: readonly Call[];
+  readonly minted: Minted;
+};
 const target = targets[name];
-const seeds = (target?.seeds(calls) ?? []).filter((value) => value !== undefined);
+const seeds = [...(target?.seeds(calls) ?? []), ...minted.seeds].filter((value) => value !== undefined);
 if (target === undefined || seeds.length === 0) throw new RangeError(`no such target, or no seed: ${name}`);
 
 /** One input may take at most this long, and leave at most so much memory behind before it is collected. */
@@ -18,7 +30,8 @@ const inputBytes = 64 * 1024 * 1024;
 const codes: Record<string, number> = {};
 const end = performance.now() + milliseconds;
 let inputs = 0;
-for (let index = 0; replay === undefined ? performance.now() < end : index === 0; index += 1) {
+const goesOn = (): boolean => performance.now() < end || inputs < least;
+for (let index = 0; replay === undefined ? goesOn() : index === 0; index += 1) {
   const random = new Random(Math.imul(seed + 1, 0x9e3779b1) + Math.imul(index + 1, 0x85ebca6b));
   const valid = random.pick(seeds);
   const mutated = target.bytes
@@ -29,7 +42,7 @@ for (let index = 0; replay === undefined ? performance.now() < end : index === 0
   const [began, before] = [performance.now(), process.memoryUsage()];
   let code: string;
   try {
-    code = await target.run(input, calls);
+    code = await target.run(input, calls, minted.under);
   } catch (thrown) {
     if (!(thrown instanceof SealpodError)) throw new Error(`input ${index}: not a typed error`, { cause: thrown });
     code = thrown.code;

@@ -6,7 +6,7 @@ import {
 } from '@sealpod/protocol/gen/coco/attestation_pb';
 import { asJsonObject, canonicalJson, decodeBase64Url, parseJson } from '@sealpod/protocol/json';
 import { isHashAlgorithm } from '@sealpod/protocol/rcar';
-import type { EvidenceToEvaluate } from '../service.ts';
+import type { EvidenceToEvaluate } from '../evidence.ts';
 
 type IndividualRequest = MessageShape<typeof IndividualAttestationRequestSchema>;
 export type AttestationRequest = MessageShape<typeof AttestationRequestSchema>;

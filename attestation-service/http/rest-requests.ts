@@ -1,7 +1,7 @@
 import { asSealpodError } from '@sealpod/protocol/errors';
 import { decodeBase64Url, type JsonObject, type JsonValue, parseJson } from '@sealpod/protocol/json';
 import { isHashAlgorithm, isTee } from '@sealpod/protocol/rcar';
-import type { EvidenceToEvaluate } from '../service.ts';
+import type { EvidenceToEvaluate } from '../evidence.ts';
 import { FailedStep, UnreadableRequest } from './rest-error.ts';
 
 /** Requests of upstream's RESTful-AS (trustee: `/attestation`, `/policy`, `/challenge`). */

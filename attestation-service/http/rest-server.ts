@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
+import { SealpodError } from '@sealpod/protocol/errors';
 import express, { type ErrorRequestHandler, type Request, type RequestHandler, type Response } from 'express';
 import { checkExposure, defaultPolicy, type FrontOptions, isAdministrator, requireAdministrator } from '../access.ts';
-import type { AttestationService } from '../service.ts';
+import type { AttestationService, TokenKeyAdministration } from '../service.ts';
 import { crossOrigin } from './cross-origin.ts';
 import { discoveryDocument, discoveryPath, keySetPath, keySetText } from './discovery.ts';
 import { type HttpFront, listenHttp, splitAddress } from './listen.ts';
@@ -24,10 +25,10 @@ const correlationId = /^[\w.-]{1,64}$/;
 
 /**
  * Serves upstream's RESTful-AS: `POST /attestation`, `GET|POST /policy`, `POST /challenge`, `GET /.well-known/jwks.json`,
- * `GET /healthz`; beyond it `GET /.well-known/openid-configuration`. Every TEE of the service may be asked about.
+ * `GET /healthz`; beyond it `GET /.well-known/openid-configuration`, `GET /token-keys` and `POST /token-keys/rotate`. Every TEE of the service may be asked about.
  *
  * Evaluation by the default policy and challenges are open to whoever reaches the socket, as upstream. Other policies, and
- * reading and setting policies, are for administrators only: see {@link FrontOptions}.
+ * reading and setting policies, and token keys, are for administrators only: see {@link FrontOptions}.
  *
  * @throws SealpodError USAGE for a configuration that would be open to the network, NETWORK where it cannot listen
  */
@@ -108,6 +109,28 @@ function restApplication(service: AttestationService, options: RestServerOptions
       ...json,
       handle('generate challenge', async (request, response) => {
         answer(response, 200, await service.challenge({ ...readChallenge(readJson(bodyOf(request))) }));
+      }),
+    ],
+  });
+  // Beyond upstream.
+  const tokenKeys = (request: Request): TokenKeyAdministration => {
+    requireAdministrator(authorization(request), options);
+    if (service.tokenKeys === undefined) throw new SealpodError('UNSUPPORTED', 'the token keys are kept elsewhere');
+    return service.tokenKeys;
+  };
+  route(application, '/token-keys', {
+    GET: [
+      handle('list token keys', async (request, response) => {
+        const keys = await tokenKeys(request).list();
+        answer(response, 200, JSON.stringify({ 'token-keys': keys }), 'application/json');
+      }),
+    ],
+  });
+  route(application, '/token-keys/rotate', {
+    POST: [
+      handle('rotate token key', async (request, response) => {
+        const { rotated, keys } = await tokenKeys(request).rotate();
+        answer(response, 200, JSON.stringify({ rotated, 'token-keys': keys }), 'application/json');
       }),
     ],
   });

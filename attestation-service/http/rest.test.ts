@@ -248,6 +248,32 @@ describe('the REST front', () => {
     expect((await ask(listening, 'POST', '/attestation', { ...json, ...administrator }, chosen)).status).toBe(200);
   });
 
+  it('lets administrators only list and rotate the token keys; the old one stays published', async () => {
+    const listening = await start({ adminSecret: secret });
+    const kids = async (): Promise<unknown[]> =>
+      JSON.parse((await ask(listening, 'GET', '/.well-known/jwks.json')).body).keys.map(
+        (key: JsonObject) => key['kid'],
+      );
+    const before = await kids();
+    for (const [method, path] of [
+      ['GET', '/token-keys'],
+      ['POST', '/token-keys/rotate'],
+    ] as const) {
+      const refused = await ask(listening, method, path, { authorization: `Bearer ${secret}x` });
+      expect([refused.status, refused.headers['sealpod-reason-code']]).toEqual([401, 'ADMIN_TOKEN']);
+    }
+    expect(await kids()).toEqual(before);
+    const rotated = await ask(listening, 'POST', '/token-keys/rotate', administrator);
+    expect(JSON.parse(rotated.body)).toMatchObject({
+      rotated: true,
+      'token-keys': [{ kid: before[0], state: 'signing' }, { state: 'next' }],
+    });
+    expect(await kids()).toEqual([before[0], expect.any(String)]);
+    const listed = await ask(listening, 'GET', '/token-keys', administrator);
+    expect(JSON.parse(listed.body)['token-keys']).toEqual(JSON.parse(rotated.body)['token-keys']);
+    expect((await ask(listening, 'POST', '/token-keys', administrator)).status).toBe(405);
+  });
+
   it('tells expected and actual to administrators only', async () => {
     const listening = await start({ adminSecret: secret });
     const bad = {

@@ -19,6 +19,13 @@ import type { SubmoduleClaims } from '../verifiers/verifier.ts';
 import type { EvidenceInFile } from './recognise.ts';
 
 export { checkAttestationPolicy, checkPolicySource, type PolicyCheck } from '../policy/check.ts';
+export {
+  addSignatures,
+  readSignableFile,
+  referenceValueStatement,
+  type SigningKey,
+  signStatement,
+} from '../reference-values/sign.ts';
 export { offlineConfiguration, withCertificates } from './collateral.ts';
 export { type EvidenceInFile, readEvidenceFile } from './recognise.ts';
 

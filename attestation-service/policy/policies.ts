@@ -1,11 +1,11 @@
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { RegoEngine } from '@sealpod/rego';
 import type { RecentClaims } from '../appraisal/recent-claims.ts';
-import type { StoredPolicy } from '../service.ts';
 import type { Snapshots } from '../snapshot.ts';
 import { builtInPolicies } from './built-in.ts';
 import { checkAttestationPolicy, type PolicyCheck } from './check.ts';
 import { checkId } from './policy-id.ts';
+import type { StoredPolicy } from './record.ts';
 import { policyNamespace, policyRecord, storedPolicy } from './record.ts';
 
 const maxPolicyBytes = 1024 * 1024;

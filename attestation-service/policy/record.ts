@@ -1,9 +1,17 @@
 import { createHash } from 'node:crypto';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { type Entry, jsonOf } from '@sealpod/storage';
-import type { StoredPolicy } from '../service.ts';
 
 export const policyNamespace = 'attestation-policy';
+
+export interface StoredPolicy {
+  readonly id: string;
+  readonly policy: string;
+  /** SHA-256 of the text, hex. */
+  readonly sha256: string;
+  /** RFC 3339. */
+  readonly updatedAt: string;
+}
 
 /** A stored policy, or the mark that an operator deleted one, which keeps the built-in text from coming back. */
 export interface PolicyRecord {

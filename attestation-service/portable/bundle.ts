@@ -40,6 +40,8 @@ export async function bundlePortable(format: 'esm' | 'iife' = 'esm'): Promise<st
     format,
     ...(format === 'iife' ? { globalName: 'sealpod' } : {}),
     platform: 'browser',
+    // Modules of ECMAScript before a package's CommonJS for browsers, of which nothing can be left out.
+    mainFields: ['module', 'browser', 'main'],
     target: 'es2022',
     legalComments: 'none',
     alias: {

@@ -2,7 +2,7 @@ import { type EarClaims, parseEarClaims } from '@sealpod/protocol/ear';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { asJsonObject, type JsonObject, parseJson } from '@sealpod/protocol/json';
 import { passed, type Verdict } from '@sealpod/protocol/verdict';
-import { compactVerify, decodeProtectedHeader, importJWK, type JWK } from 'jose';
+import { compactVerify, decodeProtectedHeader, type JWK } from 'jose';
 import { allOf, check } from '../verifiers/check.ts';
 
 /** What an EAR token is held against. */
@@ -76,8 +76,7 @@ function names({ kid }: { readonly kid?: string }, key: JsonObject): boolean {
 async function verifiedBy(token: string, jwk: JsonObject): Promise<Uint8Array | undefined> {
   const { kty, crv, x, y } = jwk;
   try {
-    const key = await importJWK({ kty, crv, x, y } as JWK, 'ES256');
-    return (await compactVerify(token, key, { algorithms: ['ES256'] })).payload;
+    return (await compactVerify(token, { kty, crv, x, y } as JWK, { algorithms: ['ES256'] })).payload;
   } catch {
     return undefined; // Another key may have made it; where none has, the caller says so.
   }

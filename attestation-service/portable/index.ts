@@ -7,21 +7,24 @@
  * @module
  */
 import { randomBytes } from 'node:crypto';
-import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { asSealpodError } from '@sealpod/protocol/errors';
 import type { JsonValue } from '@sealpod/protocol/json';
 import type { AmdEndorsementSource } from '../endorsements/amd/source.ts';
-import { enrolRoots, type RootConfiguration } from '../endorsements/enrolled-roots.ts';
+import type { RootConfiguration } from '../endorsements/enrolled-roots.ts';
 import { azureSnpVerifier } from '../verifiers/azure/snp.ts';
+import { azureTdxVerifier } from '../verifiers/azure/tdx.ts';
 import { snpRules, snpVerifier } from '../verifiers/snp/verifier.ts';
 import type { SnpRules } from '../verifiers/snp/verify.ts';
+import { tdxVerifier } from '../verifiers/tdx/index.ts';
 import { tpmVerifier } from '../verifiers/tpm/index.ts';
 import type { Verification, Verifier } from '../verifiers/verifier.ts';
+import { onlyRoot, type TdxOptions, tdxRules } from './tdx.ts';
 
 export { failures, passed, type Verdict } from '@sealpod/protocol/verdict';
 export { type EarExpectations, type EarVerification, verifyEarToken } from './ear.ts';
-export type { RootConfiguration, Verification };
+export type { RootConfiguration, TdxOptions, Verification };
 
-/** What evidence is held against. What is absent is not compared, except that TPM evidence needs `reportData`. */
+/** What evidence is held against. What is absent is not compared, except that evidence of TDX and TPM needs `reportData`. */
 export interface PortableExpectations {
   /** The digest (or data) that evidence has to carry; see `runtimeDataDigest` of the protocol. */
   readonly reportData?: Uint8Array;
@@ -60,6 +63,7 @@ export interface TpmOptions {
 
 export interface PortableOptions {
   readonly snp?: SnpOptions;
+  readonly tdx?: TdxOptions;
   readonly tpm?: TpmOptions;
 }
 
@@ -67,6 +71,8 @@ export interface PortableOptions {
 const verifiers = {
   snp: ({ snp = {} }) => snpVerifier(rulesOf(snp), [givenCollateral(snp)]),
   'az-snp-vtpm': ({ snp = {} }) => azureSnpVerifier(rulesOf(snp), [givenCollateral(snp)]),
+  tdx: ({ tdx = {} }) => tdxVerifier(tdxRules(tdx)),
+  'az-tdx-vtpm': ({ tdx = {} }) => azureTdxVerifier(tdxRules(tdx)),
   // A key that nobody knows, where there is none: an empty one would let anybody make the secret.
   tpm: ({ tpm: { roots = [], requireTrustedKey = true, challengeKey = randomBytes(32) } = {} }) =>
     tpmVerifier({ roots, requireTrustedKey }, challengeKey),
@@ -119,6 +125,9 @@ export async function verifyEvidence(
 export const verifySnp = (evidence: JsonValue, expectations?: PortableExpectations, snp: SnpOptions = {}) =>
   verifyEvidence('snp', evidence, expectations, { snp });
 
+export const verifyTdx = (evidence: JsonValue, expectations?: PortableExpectations, tdx: TdxOptions = {}) =>
+  verifyEvidence('tdx', evidence, expectations, { tdx });
+
 export const verifyTpm = (evidence: JsonValue, expectations?: PortableExpectations, tpm: TpmOptions = {}) =>
   verifyEvidence('tpm', evidence, expectations, { tpm });
 
@@ -126,8 +135,7 @@ function rulesOf(options: SnpOptions): SnpRules {
   const { allowVersion2 = false, requireRevocationList = false, root } = options;
   const rules = snpRules({ sources: [], allowVersion2, requireRevocationList });
   if (root === undefined) return rules;
-  const [enrolled] = enrolRoots([root]);
-  if (enrolled === undefined) throw new SealpodError('USAGE', 'the root is unusable');
+  const enrolled = onlyRoot(root);
   return { ...rules, root: () => enrolled };
 }
 

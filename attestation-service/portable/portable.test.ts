@@ -1,10 +1,17 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createContext, runInContext } from 'node:vm';
 import type { Verdict } from '@sealpod/protocol/verdict';
+import { openStorage } from '@sealpod/storage';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { dcapRules } from '../verifiers/dcap/index.ts';
+import { tdxVerifier } from '../verifiers/tdx/index.ts';
 import { bundlePortable, maxBundleBytes } from './bundle.ts';
 import * as onNode from './index.ts';
-import { allCalls, type NamedCall } from './testing/calls.ts';
-import { drive } from './testing/drive.ts';
+import { allCalls } from './testing/calls.ts';
+import { drive, type NamedCall } from './testing/drive.ts';
+import { recordedCollateralPath, recordedQuoteCall, recordedQuotes } from './testing/tdx-calls.ts';
 
 let bundle: string;
 let calls: NamedCall[];
@@ -41,8 +48,27 @@ function bareContext(): object {
 
 describe('the portable entry point', () => {
   it('gives each call its reason code on Node', () => {
-    for (const [index, { name, code }] of calls.entries())
-      expect([name, expected[index]?.verdict.code]).toEqual([name, code]);
+    expect(calls.map(({ name }, index) => [name, expected[index]?.verdict.code])).toEqual(
+      calls.map(({ name, code }) => [name, code]),
+    );
+  });
+
+  it.each(recordedQuotes)('gives $name the verdict and claims of the service', async ({ name, at }) => {
+    const { evidence, reportData = '', collateral = {} } = recordedQuoteCall(name, at);
+    const expectations = { reportData: Buffer.from(reportData, 'hex'), now: new Date(at) };
+    const folder = mkdtempSync(join(tmpdir(), 'sealpod-portable-'));
+    const storage = await openStorage({ path: join(folder, 'db.sqlite') });
+    try {
+      const sources = [{ type: 'bundle', path: recordedCollateralPath(name) }] as const;
+      const service = tdxVerifier(dcapRules({ sources }, storage, () => expectations.now));
+      const served = await service.verify(evidence, { ...expectations, trustedAttestationKeys: [] });
+      expect(served.verdict.code).toBe('OK');
+      expect(served.claims).toMatchObject({ tcb_status: 'UpToDate', collateral_expiration_status: '0' });
+      expect(await onNode.verifyTdx(evidence, expectations, { collateral })).toEqual(served);
+    } finally {
+      await storage.close();
+      rmSync(folder, { recursive: true, force: true });
+    }
   });
 
   it(`fits into ${maxBundleBytes} bytes and names no module of Node`, async () => {
@@ -55,7 +81,7 @@ describe('the portable entry point', () => {
     }
   });
 
-  it('gives the same verdicts and claims where there is nothing of Node', { timeout: 120_000 }, async () => {
+  it('gives the same verdicts and claims where there is nothing of Node', { timeout: 300_000 }, async () => {
     const context = bareContext();
     expect(runInContext('[typeof process, typeof Buffer, typeof require].join()', context)).toBe(
       'undefined,undefined,undefined',

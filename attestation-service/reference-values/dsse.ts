@@ -1,4 +1,4 @@
-import { verify } from 'node:crypto';
+import { type KeyObject, verify } from 'node:crypto';
 import { SealpodError } from '@sealpod/protocol/errors';
 import {
   asJsonObject,
@@ -26,7 +26,8 @@ const maxSignatures = 32;
  * Opens a DSSE envelope (DSSE v1.0.2): `{"payloadType", "payload", "signatures": [{"keyid"?, "sig"}]}` with base64 of
  * either alphabet. Which key a signature is of is found by trying: `keyid` is a hint that nothing vouches for.
  *
- * Signatures are Ed25519, ECDSA P-256 with SHA-256 or ECDSA P-384 with SHA-384, these in ASN.1 DER.
+ * Signatures are Ed25519, ECDSA P-256 with SHA-256 or ECDSA P-384 with SHA-384, these in ASN.1 DER as sigstore and in-toto
+ * make them, or as `r || s` as in the test vector of the specification, which leaves the form open.
  *
  * Not verified: that there are enough signers, and what the payload says.
  *
@@ -65,14 +66,16 @@ export function preAuthenticationEncoding(payloadType: string, payload: Uint8Arr
   ]);
 }
 
+/** The digest that a key signs with; null: it signs the bytes themselves. */
+export function digestAlgorithmOf({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): 'sha256' | 'sha384' | null {
+  if (asymmetricKeyType === 'ed25519') return null;
+  return asymmetricKeyDetails?.namedCurve === 'secp384r1' ? 'sha384' : 'sha256';
+}
+
 function isSignatureOf({ key }: Signer, signed: Buffer, signature: Buffer): boolean {
-  const algorithm =
-    key.asymmetricKeyType === 'ed25519'
-      ? null
-      : key.asymmetricKeyDetails?.namedCurve === 'secp384r1'
-        ? 'sha384'
-        : 'sha256';
-  return verify(algorithm, signed, { key, dsaEncoding: 'der' }, signature);
+  const algorithm = digestAlgorithmOf(key);
+  if (verify(algorithm, signed, { key, dsaEncoding: 'der' }, signature)) return true;
+  return algorithm !== null && verify(algorithm, signed, { key, dsaEncoding: 'ieee-p1363' }, signature);
 }
 
 function base64Of(text: string, what: string): Buffer {

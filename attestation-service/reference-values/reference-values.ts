@@ -1,10 +1,10 @@
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { JsonValue } from '@sealpod/protocol/json';
-import type { ReferenceValueOptions, StoredReferenceValue } from '../service.ts';
 import type { Snapshots } from '../snapshot.ts';
 import { openSigners, type ReferenceValuesConfig, type Signer } from './config.ts';
 import { readReferenceValueMessage } from './message.ts';
 import type { AdministratorIdentity, AttributedValues } from './provenance.ts';
+import type { ReferenceValueOptions, StoredReferenceValue } from './record.ts';
 import { referenceValueKey, referenceValueNamespace } from './record.ts';
 import { dateOf } from './statement.ts';
 import { checkValues, putValues, recordChange } from './store.ts';

@@ -11,7 +11,9 @@ import {
 
 /** Media type of in-toto statements in DSSE envelopes. */
 export const inTotoPayloadType = 'application/vnd.in-toto+json';
-const statementTypes = ['https://in-toto.io/Statement/v1', 'https://in-toto.io/Statement/v0.1'];
+/** Type of the statements that are made here. */
+export const inTotoStatementType = 'https://in-toto.io/Statement/v1';
+const statementTypes = [inTotoStatementType, 'https://in-toto.io/Statement/v0.1'];
 /** Type of the predicate that says what measurements a subject has. */
 export const referenceValuesPredicate = 'tag:sealpod,2026:reference-values/v1';
 

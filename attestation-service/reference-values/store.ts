@@ -2,8 +2,8 @@ import { SealpodError } from '@sealpod/protocol/errors';
 import { canonicalJson } from '@sealpod/protocol/json';
 import { jsonOf, type Operations } from '@sealpod/storage';
 import { checkId } from '../policy/policy-id.ts';
-import type { StoredReferenceValue } from '../service.ts';
 import type { AdministratorIdentity, AttributedValues, Provenance } from './provenance.ts';
+import type { StoredReferenceValue } from './record.ts';
 import { referenceValueKey, referenceValueNamespace } from './record.ts';
 
 const maxValueBytes = 256 * 1024;

@@ -1,7 +1,7 @@
 import type { JsonValue } from '@sealpod/protocol/json';
 import type { PolicyRecord } from '../policy/record.ts';
-import type { StoredReferenceValue } from '../service.ts';
 import type { Snapshot } from '../snapshot.ts';
+import type { StoredReferenceValue } from './record.ts';
 import { isExpired, referenceValueKey } from './record.ts';
 
 /** How appraisals see reference values. */

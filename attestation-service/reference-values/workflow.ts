@@ -3,7 +3,6 @@ import { SealpodError } from '@sealpod/protocol/errors';
 import type { JsonObject, JsonValue } from '@sealpod/protocol/json';
 import type { Operations } from '@sealpod/storage';
 import type { RecentClaims } from '../appraisal/recent-claims.ts';
-import type { StoredReferenceValue } from '../service.ts';
 import type { Snapshots } from '../snapshot.ts';
 import {
   type Candidate,
@@ -22,6 +21,7 @@ import {
 import type { ReferenceValuesConfig } from './config.ts';
 import { learnable } from './measured.ts';
 import type { AdministratorIdentity } from './provenance.ts';
+import type { StoredReferenceValue } from './record.ts';
 import { isExpired, parseStoredReferenceValue, referenceValueKey, referenceValueNamespace } from './record.ts';
 import { dateOf } from './statement.ts';
 import { checkValues, putValues, recordChange } from './store.ts';

@@ -21,13 +21,14 @@ interface TokenJwk extends Record<string, string> {
 export class TokenSigner {
   readonly #key: KeyObject;
   readonly #jwk: TokenJwk;
-  readonly #keyId: string;
+  /** RFC 7638 thumbprint. */
+  readonly keyId: string;
   readonly #header: string;
 
   private constructor(key: KeyObject, jwk: TokenJwk, keyId: string) {
     this.#key = key;
     this.#jwk = jwk;
-    this.#keyId = keyId;
+    this.keyId = keyId;
     const header = { typ: 'JWT', alg: 'ES256', jwk, kid: keyId };
     this.#header = Buffer.from(JSON.stringify(header)).toString('base64url');
   }
@@ -52,7 +53,7 @@ export class TokenSigner {
 
   /** The public half, as a member of a JWK Set. */
   publicJwk(): JsonObject {
-    return { ...this.#jwk, kid: this.#keyId, use: 'sig' };
+    return { ...this.#jwk, kid: this.keyId, use: 'sig' };
   }
 }
 

@@ -58,7 +58,7 @@ describe('token keys', () => {
     const [one, other] = [await replica(), await replica()];
     const before = await token(one);
     expect(await published(other)).toEqual([keyOf(before)]);
-    await one.rotateTokenKey?.();
+    await one.tokenKeys?.rotate();
     const both = await published(other);
     expect(both).toHaveLength(2);
     clock += 4 * minute;
@@ -91,7 +91,7 @@ describe('token keys', () => {
 
   it('are rotated once where several ask before the new key signs', async () => {
     const [one, other] = [await replica(), await replica()];
-    await Promise.all([one.rotateTokenKey?.(), other.rotateTokenKey?.(), one.rotateTokenKey?.()]);
+    await Promise.all([one.tokenKeys?.rotate(), other.tokenKeys?.rotate(), one.tokenKeys?.rotate()]);
     expect(await published(one)).toHaveLength(2);
   });
 

@@ -2,6 +2,7 @@ import type { EarClaims } from '@sealpod/protocol/ear';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import type { JsonObject } from '@sealpod/protocol/json';
 import { type Entry, jsonOf, type Operations, type Storage } from '@sealpod/storage';
+import type { TokenKeyAdministration, TokenKeyDescription } from './administration.ts';
 import { newTokenKey, TokenSigner } from './signer.ts';
 
 const namespace = 'attestation-token-keys';
@@ -41,7 +42,7 @@ export interface TokenKeysOptions {
  * The keys that sign tokens, in storage, the same for all replicas. A new key is published five minutes before it signs
  * (`kid` tells them apart), an old one stays published until its last token has expired; no replica needs a restart.
  */
-export class TokenKeys {
+export class TokenKeys implements TokenKeyAdministration {
   readonly #storage: Storage;
   readonly #options: TokenKeysOptions;
   readonly #now: () => Date;
@@ -76,33 +77,49 @@ export class TokenKeys {
   async sign(claims: EarClaims): Promise<string> {
     const now = this.#now().getTime();
     if (Math.abs(now - this.#readAt) >= refreshMs) await this.#refresh();
-    const current = this.#keys.findLast(({ signsFrom }) => signsFrom <= now) ?? this.#keys[0];
+    const current = signingAt(this.#keys, now);
     if (current === undefined) throw new SealpodError('STORAGE', 'there is no token key');
     return current.signer.sign(claims);
   }
 
   /** The keys that verify tokens, those that do not sign yet included. @throws SealpodError STORAGE */
   async jwks(): Promise<{ readonly keys: JsonObject[] }> {
-    await this.#refresh();
-    const now = this.#now().getTime();
-    return {
-      keys: this.#keys
-        .filter(({ verifiesUntil }) => verifiesUntil === undefined || verifiesUntil > now)
-        .map(({ signer }) => signer.publicJwk()),
-    };
+    return { keys: (await this.#published()).map(({ signer }) => signer.publicJwk()) };
   }
 
-  /** Publishes a new key, which takes over after five minutes. @throws SealpodError STORAGE */
-  async rotate(): Promise<void> {
-    await this.#add((stored) => !stored.some(({ signsFrom }) => signsFrom > this.#now().getTime()));
+  async list(): Promise<readonly TokenKeyDescription[]> {
+    const published = await this.#published();
+    const now = this.#now().getTime();
+    const signing = signingAt(published, now);
+    return published.map((key) => {
+      const { signer, signsFrom, verifiesUntil } = key;
+      return {
+        kid: signer.keyId,
+        state: key === signing ? 'signing' : signsFrom > now ? 'next' : 'retired',
+        ...(signsFrom === 0 ? {} : { signsFrom: new Date(signsFrom).toISOString() }),
+        ...(verifiesUntil === undefined ? {} : { publishedUntil: new Date(verifiesUntil).toISOString() }),
+      };
+    });
+  }
+
+  async rotate(): Promise<{ readonly rotated: boolean; readonly keys: readonly TokenKeyDescription[] }> {
+    const rotated = await this.#add((stored) => !stored.some(({ signsFrom }) => signsFrom > this.#now().getTime()));
+    return { rotated, keys: await this.list() };
+  }
+
+  async #published(): Promise<readonly LoadedKey[]> {
     await this.#refresh();
+    const now = this.#now().getTime();
+    return this.#keys.filter(({ verifiesUntil }) => verifiesUntil === undefined || verifiesUntil > now);
   }
 
   /** Adds a key where `due` says so, of the keys as they are then; drops those whose tokens have all expired. */
-  async #add(due: (stored: readonly StoredKey[]) => boolean): Promise<void> {
+  async #add(due: (stored: readonly StoredKey[]) => boolean): Promise<boolean> {
     const fresh = Buffer.from(await newTokenKey()).toString('base64');
+    let added = false;
     await this.#write(async (stored) => {
-      if (!due(stored)) return stored;
+      added = due(stored);
+      if (!added) return stored;
       const now = this.#now().getTime();
       const met = withEnds(stored, this.#options).filter(({ verifiesUntil = now + 1 }) => verifiesUntil > now);
       return [
@@ -110,6 +127,7 @@ export class TokenKeys {
         { pkcs8: fresh, signsFrom: now + publicationLeadMs },
       ];
     });
+    return added;
   }
 
   #write(
@@ -132,8 +150,9 @@ export class TokenKeys {
     let stored = await this.#read();
     if (isDue(stored)) {
       // A storage that is full must not keep the key that there is from signing; the next refresh tries again.
-      const problem = await this.#add(isDue).catch((thrown: unknown) => asSealpodError(thrown));
-      if (problem !== undefined && stored.length === 0) throw problem;
+      await this.#add(isDue).catch((thrown: unknown) => {
+        if (stored.length === 0) throw asSealpodError(thrown);
+      });
       stored = await this.#read();
     }
     this.#keys = await Promise.all(
@@ -158,6 +177,11 @@ export class TokenKeys {
     this.#signers.set(pkcs8, signer);
     return signer;
   }
+}
+
+/** The key whose turn it is. Keys are in the order of their turns. */
+function signingAt(keys: readonly LoadedKey[], now: number): LoadedKey | undefined {
+  return keys.findLast(({ signsFrom }) => signsFrom <= now) ?? keys[0];
 }
 
 /** A key may be met until the last token that it signed, just before its successor took over, has expired. */

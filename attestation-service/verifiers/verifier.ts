@@ -1,3 +1,4 @@
+import type { Initdata } from '@sealpod/protocol/initdata';
 import type { JsonObject, JsonValue } from '@sealpod/protocol/json';
 import type { TeeName } from '@sealpod/protocol/rcar';
 import type { Verdict } from '@sealpod/protocol/verdict';
@@ -10,8 +11,8 @@ export interface Expectations {
   readonly nonce?: string;
   /** The initdata the guest says it was started with. */
   readonly initDataDigest?: Buffer;
-  /** Text of the initdata where it is known. */
-  readonly initDataToml?: string;
+  /** The initdata itself where it is known: its text, and what it says. */
+  readonly initData?: { readonly toml: string; readonly document: Initdata };
   /** Attestation keys enrolled by the operator: base64 of SubjectPublicKeyInfo. */
   readonly trustedAttestationKeys: readonly string[];
   readonly now: Date;

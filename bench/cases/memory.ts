@@ -2,10 +2,10 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { stopDaemon } from '@sealpod/processes';
 import { benchmarkShimStart, type ProcessMemory, processMemory } from '@sealpod/runtimeclass/bench';
-import { bundleShim } from '@sealpod/runtimeclass/bundle';
 import { startAdaptor } from '../../cli/development/adaptor.ts';
 import { startSnapshotter } from '../../cli/development/containerd.ts';
 import { layoutOf } from '../../cli/development/layout.ts';
+import { bundleRuntime } from '../../cli/development/runtime.ts';
 import { missingPrograms, needsRoot } from '../machine.ts';
 import { type BenchCase, type Figure, figure } from '../measure.ts';
 import { runLoad, startLoadedKeyBroker } from './key-broker.ts';
@@ -17,7 +17,7 @@ export const memory: BenchCase = {
   run: async (context) => {
     const layout = layoutOf(join(context.scratch, 'memory'));
     for (const directory of [layout.home, layout.run]) mkdirSync(directory, { recursive: true, mode: 0o700 });
-    const bundle = await bundleShim(join(layout.home, 'runtime'));
+    const bundle = await bundleRuntime(layout);
     const samples = new Map<string, ProcessMemory[]>();
     const add = (name: string, memory: ProcessMemory): void => {
       samples.set(name, [...(samples.get(name) ?? []), memory]);

@@ -72,7 +72,8 @@ export function kbsClientFor(command: Command): KbsClient {
   });
 }
 
-function readPrivateKey(file: string): KeyObject {
+/** Reads a private key. @throws SealpodError USAGE where the file holds none. */
+export function readPrivateKey(file: string): KeyObject {
   const text = readText(file);
   try {
     return createPrivateKey(text);

@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import { writeResult } from '../terminal/output.ts';
 import { globalOptions, kbsClientFor, readBytes, readText } from './context.ts';
 import { addCandidateCommands, listCandidates } from './reference-value-candidates.ts';
+import { addSignCommand } from './reference-value-sign.ts';
 
 interface ReferenceValueDescription {
   readonly id: string;
@@ -183,6 +184,7 @@ export function addReferenceValueCommands(program: Command): void {
       writeResult(globalOptions(command).output, { registered: file, type: message.type }, ['registered'], [[file]]);
     });
 
+  addSignCommand(refvalue);
   addCandidateCommands(refvalue);
 }
 

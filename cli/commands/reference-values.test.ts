@@ -1,4 +1,4 @@
-import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
+import { generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -24,6 +24,7 @@ beforeAll(async () => {
     return { publicKeyFile: file(`${name}.pub`) };
   });
   writeFileSync(file('vendor.pub'), pem(vendor.publicKey));
+  writeFileSync(file('vendor.key'), pem(vendor.privateKey), { mode: 0o600 });
   const config = {
     listen: { host: '127.0.0.1', port: 0 },
     dataDirectory: 'data',
@@ -143,35 +144,45 @@ describe('sealpod refvalue', () => {
     ]);
   });
 
-  it('register takes what an enrolled signer signed, and nothing else', async () => {
-    const statement = {
-      _type: 'https://in-toto.io/Statement/v1',
-      subject: [{ name: 'pod-vm', digest: { sha256: 'ab'.repeat(32) } }],
-      predicateType: 'tag:sealpod,2026:reference-values/v1',
-      predicate: { referenceValues: { tpm_kernel: ['ab'] }, issuedAt: new Date(Date.now() - 60_000).toISOString() },
-    };
-    const payloadType = 'application/vnd.in-toto+json';
-    const envelope = (content: object, key: KeyObject) => {
-      const payload = Buffer.from(JSON.stringify(content));
-      const signed = Buffer.concat([
-        Buffer.from(`DSSEv1 ${payloadType.length} ${payloadType} ${payload.length} `),
-        payload,
-      ]);
-      return JSON.stringify({
-        payloadType,
-        payload: payload.toString('base64'),
-        signatures: [{ keyid: '', sig: sign(null, signed, key).toString('base64') }],
-      });
-    };
-    writeFileSync(file('signed.json'), envelope(statement, vendor.privateKey));
-    writeFileSync(file('foreign.json'), envelope(statement, admins.ada.privateKey));
-    expect(await json('ada', 'refvalue', 'register', file('signed.json'))).toMatchObject({ type: 'dsse' });
-    expect(await json('ada', 'refvalue', 'get', 'tpm_kernel')).toMatchObject({
+  it('sign makes what register takes: of an enrolled signer, and of nobody else', async () => {
+    writeFileSync(
+      file('release.json'),
+      JSON.stringify({ version: 1, image: 'x', reference_values: { tpm_kernel: ['ab'] } }),
+    );
+    const release = file('release.dsse.json');
+    const sign = (key: string, ...args: readonly string[]) =>
+      sealpod('refvalue', 'sign', file('release.json'), '--key', file(key), ...args);
+    const expires = new Date(Date.now() + 86_400_000).toISOString();
+    const subject = ['--subject', `pod-vm@sha256:${'ab'.repeat(32)}`];
+    const made = await sign('vendor.key', '--out', release, '--expires', expires, '--scope', 'default', ...subject);
+    expect([made.code, made.stdout], made.stderr).toEqual([0, expect.stringContaining(release)]);
+    expect(await json('ada', 'refvalue', 'register', release)).toMatchObject({ type: 'dsse' });
+    expect(await json('ada', 'refvalue', 'get', 'tpm_kernel', '--scope', 'default')).toMatchObject({
+      value: ['ab'],
+      expiresAt: expires,
       provenance: { kind: 'signed', signers: ['vendor'] },
     });
-    const foreign = await as('ada', 'refvalue', 'register', file('foreign.json'));
-    expect(foreign.code).toBe(1);
-    expect(foreign.stderr).toContain('refused POST');
+    const foreign = await sign('ada.key');
+    expect([foreign.code, JSON.parse(foreign.stdout)]).toEqual([
+      0,
+      expect.objectContaining({ payloadType: 'application/vnd.in-toto+json' }),
+    ]);
+    writeFileSync(file('foreign.dsse.json'), foreign.stdout);
+    const refused = await as('ada', 'refvalue', 'register', file('foreign.dsse.json'));
+    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('RV_SIGNATURE')]);
+    const both = await sealpod(
+      '-o',
+      'json',
+      'refvalue',
+      'sign',
+      file('foreign.dsse.json'),
+      '--key',
+      file('vendor.key'),
+      '--out',
+      file('both.json'),
+    );
+    expect(JSON.parse(both.stdout)).toMatchObject({ signatures: [expect.any(String), expect.any(String)] });
+    expect((await as('ada', 'refvalue', 'register', file('both.json'))).code).toBe(0);
   });
 });
 
@@ -301,6 +312,24 @@ describe('bad input', () => {
     [2, /--state goes with --candidates/, ['refvalue', 'list', '--state', 'approved']],
     [2, /neither JSON nor CBOR/, ['refvalue', 'register', file('text')]],
     [2, /holds no signed reference values/, ['refvalue', 'register', file('x.json')]],
+    [2, /required option '--key/, ['refvalue', 'sign', file('values.json')]],
+    [2, /cannot read/, ['refvalue', 'sign', file('values.json'), '--key', file('absent')]],
+    [2, /cannot read/, ['refvalue', 'sign', file('absent'), '--key', file('vendor.key')]],
+    [2, /cannot write/, ['refvalue', 'sign', file('values.json'), '--key', file('vendor.key'), '--out', directory]],
+    [2, /holds no private key/, ['refvalue', 'sign', file('values.json'), '--key', file('vendor.pub')]],
+    [2, /error USAGE/, ['refvalue', 'sign', file('text'), '--key', file('vendor.key')]],
+    [2, /error USAGE/, ['refvalue', 'sign', file('list.json'), '--key', file('vendor.key')]],
+    [2, /names no digest/, ['refvalue', 'sign', file('x.json'), '--key', file('vendor.key'), '--subject', 'image']],
+    [
+      1,
+      /expiresAt is not a date/,
+      ['refvalue', 'sign', file('x.json'), '--key', file('vendor.key'), '--expires', 'soon'],
+    ],
+    [
+      1,
+      /error RV_EXPIRED/,
+      ['refvalue', 'sign', file('x.json'), '--key', file('vendor.key'), '--expires', '2020-01-01T00:00:00Z'],
+    ],
     [1, /error RV_QUARANTINED/, ['refvalue', 'put', 'svn', '1']],
     [2, /give one thing to evaluate/, ['policy', 'test', 'attestation', '--file', file('policy.rego')]],
     [2, /unknown policy kind/, ['policy', 'check', 'nonsense', '--file', file('policy.rego')]],

@@ -2,11 +2,15 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { bundleShim, type ShimBundle } from '@sealpod/runtimeclass/bundle';
+import { startupSnapshotName, writeStartupSnapshot } from '@sealpod/runtimeclass/installer';
 import type { Layout } from './layout.ts';
 
 /** Bundles shim and snapshotter of this source tree into the environment. */
 export async function bundleRuntime(layout: Layout): Promise<ShimBundle> {
-  return bundleShim(join(layout.home, 'runtime'));
+  const directory = join(layout.home, 'runtime');
+  const bundle = await bundleShim(directory);
+  writeStartupSnapshot(join(directory, startupSnapshotName));
+  return bundle;
 }
 
 /** Writes the shim's configuration; returns its path. */

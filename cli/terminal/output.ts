@@ -1,4 +1,5 @@
 import type { SealpodError } from '@sealpod/protocol/errors';
+import { fixOf } from '@sealpod/protocol/reason-codes';
 
 /** How results are written: a table for people, JSON for programs. */
 export type OutputFormat = 'table' | 'json';
@@ -38,12 +39,12 @@ export function describeError(error: SealpodError): string {
   if (actual !== undefined) lines.push(`  actual:   ${actual}`);
   if (source !== undefined) lines.push(`  source:   ${source}`);
   for (let cause = error.cause; cause instanceof Error; cause = cause.cause) lines.push(`  cause:    ${cause.message}`);
-  lines.push(`  to do:    ${error.fix}`);
+  lines.push(`  to do:    ${fixOf(error)}`);
   if (correlationId !== undefined) lines.push(`  explain:  sealpod explain ${correlationId}`);
   return `${lines.join('\n')}\n`;
 }
 
 /** The same failure for programs. */
 export function errorAsJson(error: SealpodError): string {
-  return `${JSON.stringify({ error: { code: error.code, message: error.message, ...error.detail, fix: error.fix } })}\n`;
+  return `${JSON.stringify({ error: { code: error.code, message: error.message, ...error.detail, fix: fixOf(error) } })}\n`;
 }

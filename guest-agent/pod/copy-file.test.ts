@@ -13,7 +13,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { copyFile, type FileCopy } from './copy-file.ts';
+import { copyFile } from './copy-file.ts';
+import type { FileCopy } from './unsealing.ts';
 
 let base: string;
 let root: string;

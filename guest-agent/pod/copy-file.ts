@@ -3,19 +3,7 @@ import { chmod, lchown, mkdir, open, rename, rm, symlink } from 'node:fs/promise
 import { dirname, join } from 'node:path';
 import { refuseLinkedFolders, segmentsBelow } from './confinement.ts';
 import { invalidArgument } from './failures.ts';
-import { beginsSealed, sealedPrefix } from './unsealing.ts';
-
-/** CopyFileRequest, plain. `fileMode` has type bits; sizes in bytes. */
-export interface FileCopy {
-  readonly path: string;
-  readonly fileSize: bigint;
-  readonly fileMode: number;
-  readonly dirMode: number;
-  readonly uid: number;
-  readonly gid: number;
-  readonly offset: bigint;
-  readonly data: Uint8Array;
-}
+import { beginsSealed, type FileCopy, sealedPrefix } from './unsealing.ts';
 
 const fileTypeMask = 0o170000;
 const directoryType = 0o040000;

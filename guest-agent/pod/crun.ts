@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { isatty } from 'node:tty';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { type GuestProcess, startProcess, type TerminalSize } from './guest-process.ts';
-import type { RuntimeJson } from './oci-spec.ts';
+import type { RuntimeJson } from './seccomp-profile.ts';
 
 export interface CrunOptions {
   /** Folder of crun's state. */

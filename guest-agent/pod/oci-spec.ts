@@ -1,10 +1,6 @@
 import type { Linux, LinuxResources, Mount, Process, Spec } from '@sealpod/protocol/gen/kata/oci_pb';
-import { defaultSeccompProfile } from './seccomp-profile.ts';
-
+import { defaultSeccompProfile, type RuntimeJson } from './seccomp-profile.ts';
 import type { VolumeDevice } from './volumes/persistent-volumes.ts';
-
-/** A JSON object of the OCI runtime specification. */
-export type RuntimeJson = Record<string, unknown>;
 
 export interface SpecContext {
   /** Absolute path of the root file system in the guest. */

@@ -6,15 +6,15 @@ import type {
   CreateContainerRequest,
   CreateSandboxRequest,
   ExecProcessRequest,
-  Storage,
 } from '@sealpod/protocol/gen/kata/agent_pb';
-import { BoxSchema, type LinuxResources, type Spec } from '@sealpod/protocol/gen/kata/oci_pb';
+import { BoxSchema, type LinuxResources } from '@sealpod/protocol/gen/kata/oci_pb';
 import type { DuringStage } from '../boot/stages.ts';
 import type { RunCommand } from './command.ts';
 import { checkedId, realVolumePath } from './confinement.ts';
-import { Container } from './container.ts';
-import { checkedSpec, terminalSize } from './container-request.ts';
-import { copyFile, type FileCopy, isRegularFile } from './copy-file.ts';
+import type { Container } from './container.ts';
+import { ContainerPreparation, containerName } from './container-preparation.ts';
+import { terminalSize } from './container-request.ts';
+import { copyFile, isRegularFile } from './copy-file.ts';
 import type { ContainerProcess, Crun } from './crun.ts';
 import { alreadyExists, failedPrecondition, invalidArgument, notFound } from './failures.ts';
 import type { TerminalSize } from './guest-process.ts';
@@ -27,10 +27,9 @@ import { setResolver } from './resolver.ts';
 import { checkSignal, killAll, signalContainer, signalProcess } from './signals.ts';
 import { StorageTable } from './storage.ts';
 import { applySysctls } from './sysctl.ts';
-import { isSealed, type SecretUnsealer, unsealEnvironment, unsealFile } from './unsealing.ts';
+import { type FileCopy, type SecretUnsealer, unsealEnvironment, unsealFile } from './unsealing.ts';
 import { readStart } from './volume-file.ts';
 import { PersistentVolumes, type VolumeDependencies } from './volumes/persistent-volumes.ts';
-import { openVolumeDevices } from './volumes/volume-devices.ts';
 
 export interface SandboxDependencies {
   readonly images: ImagePuller;
@@ -48,9 +47,6 @@ export interface SandboxDependencies {
 
 /** Folders below the root that are no container's. */
 const reservedNames = new Set(['shared', 'sandbox', 'image', 'layers']);
-const guestPullDriver = 'image_guest_pull';
-const containerTypeKeys = ['io.kubernetes.cri.container-type', 'io.kubernetes.cri-o.ContainerType'];
-const containerNameKeys = ['io.kubernetes.cri.container-name', 'io.kubernetes.cri-o.ContainerName'];
 const terminationPathKey = 'io.kubernetes.container.terminationMessagePath';
 const defaultTerminationPath = '/dev/termination-log';
 const maxTerminationBytes = 4096;
@@ -61,8 +57,8 @@ export class Sandbox {
   readonly #with: SandboxDependencies;
   readonly #containers = new Map<string, Container>();
   readonly #creating = new Set<string>();
-  readonly #volumes: PersistentVolumes;
   readonly #storages: StorageTable;
+  readonly #preparation: ContainerPreparation;
   readonly outOfMemory = new OutOfMemoryEvents();
   #created = false;
   #execCount = 0;
@@ -70,8 +66,10 @@ export class Sandbox {
 
   constructor(dependencies: SandboxDependencies) {
     this.#with = dependencies;
-    this.#volumes = new PersistentVolumes({ ...dependencies.volumes, run: dependencies.run });
-    this.#storages = new StorageTable(dependencies.paths.root, dependencies.run, this.#volumes);
+    const { paths, run } = dependencies;
+    const volumes = new PersistentVolumes({ ...dependencies.volumes, run });
+    this.#storages = new StorageTable(paths.root, run, volumes);
+    this.#preparation = new ContainerPreparation(dependencies, this.#storages, volumes);
   }
 
   get sharedFolder(): string {
@@ -106,24 +104,9 @@ export class Sandbox {
     const id = checkedId(request.containerId);
     if (reservedNames.has(id)) throw invalidArgument(`container id ${id} is reserved`);
     if (this.#containers.has(id) || this.#creating.has(id)) throw alreadyExists(`container ${id} exists already`);
-    const spec = checkedSpec(request);
-    const bundle = join(this.#with.paths.root, id);
-    const attached: string[] = [];
     this.#creating.add(id);
     try {
-      await mkdir(bundle, { mode: 0o711 });
-      const isSandbox = containerTypeKeys.some((key) => spec.Annotations[key] === 'sandbox');
-      const container = nameOf(id, spec);
-      const rootfs = await this.#attachStorages(request.storages, { bundle, container, isSandbox, attached, signal });
-      const volumeDevices = await openVolumeDevices(request.devices, spec, this.#volumes);
-      if (spec.Process !== undefined && !isSandbox) await this.#unseal(container, spec.Process);
-      this.#containers.set(
-        id,
-        new Container({ id, spec, bundle, rootfs, isSandbox, mountPoints: attached, volumeDevices }),
-      );
-    } catch (thrown) {
-      await this.#discard(bundle, attached);
-      throw thrown;
+      this.#containers.set(id, await this.#preparation.prepare(id, request, signal));
     } finally {
       this.#creating.delete(id);
     }
@@ -132,7 +115,7 @@ export class Sandbox {
   async start(id: string): Promise<void> {
     const container = this.container(id);
     const begin = (): Promise<boolean> => container.start(() => this.#run(container));
-    const subject = { container: nameOf(id, container.spec) };
+    const subject = { container: containerName(id, container.spec) };
     const fresh = await (container.isSandbox ? begin() : this.#with.during('starting', subject, begin));
     if (!fresh) throw failedPrecondition(`container ${id} was started already`);
   }
@@ -217,7 +200,7 @@ export class Sandbox {
     container.end();
     this.outOfMemory.forget(id);
     if (!container.isSandbox) await this.#with.crun.delete(id);
-    await this.#discard(container.bundle, container.mountPoints);
+    await this.#preparation.discard(container.bundle, container.mountPoints);
     this.#containers.delete(id);
     // crun leaves the inner one of a container that it could not start.
     for (const group of [join(this.#cgroup(id), 'container'), this.#cgroup(id)]) {
@@ -278,31 +261,6 @@ export class Sandbox {
     return join(this.#with.paths.cgroup, this.#with.paths.cgroupParent, id);
   }
 
-  async #attachStorages(
-    storages: readonly Storage[],
-    to: { bundle: string; container: string; isSandbox: boolean; attached: string[]; signal: AbortSignal },
-  ): Promise<string> {
-    const rootfs = join(to.bundle, 'rootfs');
-    for (const storage of storages) {
-      if (storage.driver !== guestPullDriver) {
-        to.attached.push(await this.#storages.attach(storage));
-        continue;
-      }
-      if (storage.mountPoint !== rootfs)
-        throw invalidArgument(`an image belongs at ${rootfs}, not at ${storage.mountPoint}`);
-      if (to.isSandbox) continue;
-      const { images, during } = this.#with;
-      const subject = { container: to.container, image: storage.source };
-      await during('pulling', subject, () => images.pull(storage.source, to.bundle, to.signal));
-    }
-    return rootfs;
-  }
-
-  async #unseal(container: string, process: { Env: string[] }): Promise<void> {
-    const unseal = (): Promise<string[]> => unsealEnvironment(process.Env, this.#with.unsealer);
-    process.Env = await (process.Env.some(isSealed) ? this.#with.during('unsealing', { container }, unseal) : unseal());
-  }
-
   async #run(container: Container): Promise<ContainerProcess | undefined> {
     const { paths, crun } = this.#with;
     const { spec, rootfs, bundle, id, volumeDevices } = container;
@@ -320,24 +278,12 @@ export class Sandbox {
     return process;
   }
 
-  async #discard(bundle: string, mountPoints: readonly string[]): Promise<void> {
-    await this.#with.images.release(bundle);
-    await unmountBelow(bundle, this.#with.run);
-    await rm(bundle, { recursive: true, force: true });
-    for (const mountPoint of mountPoints) await this.#storages.detach(mountPoint);
-  }
-
   /** Copies from the host and mounts of copied files take turns: a link must not slip in between check and mount. */
   #withFiles<T>(work: () => Promise<T>): Promise<T> {
     const turn = this.#files.then(work);
     this.#files = turn.catch(() => undefined);
     return turn;
   }
-}
-
-/** What the container is called in its pod; its id where the request does not say. */
-function nameOf(id: string, spec: Spec): string {
-  return containerNameKeys.map((key) => spec.Annotations[key]).find(Boolean) ?? id;
 }
 
 /** Shims name a container's first process by no exec id, or by the container's own. */

@@ -1,4 +1,5 @@
-import type { RuntimeJson } from './oci-spec.ts';
+/** A JSON object of the OCI runtime specification. */
+export type RuntimeJson = Record<string, unknown>;
 
 /*
  * The system calls of Kubernetes' `RuntimeDefault`: containerd 2.4's default profile, by name, for x86-64 and 64-bit Arm.

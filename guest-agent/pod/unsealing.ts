@@ -1,5 +1,16 @@
 import { SealpodError } from '@sealpod/protocol/errors';
-import type { FileCopy } from './copy-file.ts';
+
+/** CopyFileRequest, plain. `fileMode` has type bits; sizes in bytes. */
+export interface FileCopy {
+  readonly path: string;
+  readonly fileSize: bigint;
+  readonly fileMode: number;
+  readonly dirMode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly offset: bigint;
+  readonly data: Uint8Array;
+}
 
 /** What a sealed secret begins with (guest-components, sealed secrets). */
 export const sealedPrefix = 'sealed.';

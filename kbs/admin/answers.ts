@@ -1,5 +1,5 @@
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
-import type { ReasonCode } from '@sealpod/protocol/reason-codes';
+import { fixOf, type ReasonCode } from '@sealpod/protocol/reason-codes';
 import type { Answer } from '../server/exchange.ts';
 
 const statuses: Partial<Record<ReasonCode, number>> = {
@@ -39,7 +39,7 @@ export function failureAnswer(thrown: unknown, correlationId: string): Answer {
     detail,
     code: failure.code,
     'correlation-id': correlationId,
-    ...(known ? { expected, actual, source, fix: failure.fix } : {}),
+    ...(known ? { expected, actual, source, fix: fixOf(failure) } : {}),
   };
   const answer = jsonAnswer(correlationId, value, status);
   const headers = status === 401 ? { 'www-authenticate': 'Bearer' } : undefined;

@@ -21,6 +21,7 @@ import { deleteReferenceValue, getReferenceValue, getReferenceValues, putReferen
 import type { AdminHandler } from './request.ts';
 import { deleteResourceByName, getResourceByName, getResources, putResourceByName } from './resources.ts';
 import type { AdminAction } from './roles.ts';
+import { getTokenKeys, rotateTokenKey } from './token-keys.ts';
 
 type Method = 'get' | 'put' | 'post' | 'delete';
 
@@ -43,6 +44,8 @@ const routes: readonly (readonly [Method, path: string, AdminAction, AdminHandle
   ['post', '/admin/v1/reference-value-candidates', 'reference-value:write', learnCandidate],
   ['get', '/admin/v1/reference-value-candidates/:id', 'reference-value:read', getCandidate],
   ['post', '/admin/v1/reference-value-candidates/:id/:step', 'reference-value:approve', changeCandidate],
+  ['get', '/admin/v1/token-keys', 'token-key:read', getTokenKeys],
+  ['post', '/admin/v1/token-keys/rotate', 'token-key:rotate', rotateTokenKey],
   ['get', '/admin/v1/decisions', 'decision:read', getLatestDecisions],
   ['get', '/admin/v1/decisions/:correlationId', 'decision:read', getDecisions],
   ['get', '/admin/v1/status', 'status:read', getStatus],

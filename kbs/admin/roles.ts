@@ -10,6 +10,8 @@ export type AdminAction =
   | 'reference-value:write'
   | 'reference-value:read'
   | 'reference-value:approve'
+  | 'token-key:read'
+  | 'token-key:rotate'
   | 'decision:read'
   | 'status:read';
 
@@ -22,9 +24,11 @@ const operatorActions: readonly AdminAction[] = [
   'reference-value:write',
   'reference-value:read',
   'reference-value:approve',
+  'token-key:read',
+  'token-key:rotate',
   'status:read',
 ];
-const auditorActions: readonly AdminAction[] = ['decision:read', 'status:read'];
+const auditorActions: readonly AdminAction[] = ['decision:read', 'token-key:read', 'status:read'];
 
 /** Whether a role may do something. Anything not named here is refused. */
 export function mayAct(role: AdminRole, action: AdminAction): boolean {

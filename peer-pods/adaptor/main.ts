@@ -11,6 +11,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { fixOf } from '@sealpod/protocol/reason-codes';
 import { addVolumesService } from '../volumes/volumes-service.ts';
 import { Adaptor } from './adaptor.ts';
 import { type AdaptorConfig, parseConfig } from './config.ts';
@@ -79,7 +80,7 @@ try {
   const isUsage = (thrown as NodeJS.ErrnoException).code?.startsWith('ERR_PARSE_ARGS');
   const error = asSealpodError(thrown, isUsage ? 'USAGE' : 'INTERNAL');
   log.error(
-    { code: error.code, fix: error.fix, cause: error.cause === undefined ? undefined : String(error.cause) },
+    { code: error.code, fix: fixOf(error), cause: error.cause === undefined ? undefined : String(error.cause) },
     error.message,
   );
   process.exit(error.code === 'USAGE' ? 2 : 1);

@@ -14,6 +14,7 @@ import { parseArgs } from 'node:util';
 import { KubeConfig } from '@kubernetes/client-node';
 import { controllerName } from '@sealpod/deployment';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { fixOf } from '@sealpod/protocol/reason-codes';
 import { createLog, type Log } from '../adaptor/log.ts';
 import { parseControllerConfig } from './config.ts';
 import { Controller } from './controller.ts';
@@ -123,6 +124,6 @@ try {
   const error = asSealpodError(thrown, isUsage ? 'USAGE' : 'INTERNAL');
   const { expected, actual } = error.detail;
   const cause = error.cause === undefined ? undefined : String(error.cause);
-  log.error({ code: error.code, expected, actual, fix: error.fix, cause }, error.message);
+  log.error({ code: error.code, expected, actual, fix: fixOf(error), cause }, error.message);
   process.exitCode = error.code === 'USAGE' ? 2 : 1;
 }

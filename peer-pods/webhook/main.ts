@@ -10,6 +10,7 @@
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { fixOf } from '@sealpod/protocol/reason-codes';
 import { createLog } from '../adaptor/log.ts';
 import { parseWebhookConfig } from './config.ts';
 import { admissionManifests, type WebhookLocation } from './manifests.ts';
@@ -59,7 +60,7 @@ try {
   const isUsage = (thrown as NodeJS.ErrnoException).code?.startsWith('ERR_PARSE_ARGS');
   const error = asSealpodError(thrown, isUsage ? 'USAGE' : 'INTERNAL');
   log.error(
-    { code: error.code, fix: error.fix, cause: error.cause === undefined ? undefined : String(error.cause) },
+    { code: error.code, fix: fixOf(error), cause: error.cause === undefined ? undefined : String(error.cause) },
     error.message,
   );
   process.exitCode = error.code === 'USAGE' ? 2 : 1;

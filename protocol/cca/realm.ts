@@ -71,10 +71,10 @@ export function readRealmClaims(map: CborMap): CcaRealm {
       asCborBytes(value, `realm extensible measurement ${index}`, ...measurementBytes),
     ),
     hashAlgorithm: claims.text(label.hashAlgorithm, 'realm hash algorithm'),
-    publicKey:
-      profile === undefined
-        ? pointKey(publicKeyBytes)
-        : parseCoseKey(decodeCbor(publicKeyBytes, { what: 'realm public key' }), 'realm public key'),
+    // The first tokens have the point itself and name no profile; a COSE_Key begins with the head of a map.
+    publicKey: isMap(publicKeyBytes)
+      ? parseCoseKey(decodeCbor(publicKeyBytes, { what: 'realm public key' }), 'realm public key')
+      : pointKey(publicKeyBytes),
     publicKeyBytes,
     publicKeyHashAlgorithm: claims.text(label.publicKeyHashAlgorithm, 'realm public key hash algorithm'),
     ...(profile !== undefined && realmProfiles[profile] === '2024' ? readNewClaims(claims) : {}),
@@ -102,6 +102,10 @@ function readMemoryEncryptionPolicy(claims: ClaimSet): 'private' | 'shared' | nu
     expected: 'private or shared',
     actual: policy.slice(0, 100),
   });
+}
+
+function isMap([head = 0]: Buffer): boolean {
+  return head >> 5 === 5;
 }
 
 /** The point of the key, uncompressed (SEC 1 section 2.3.3), on P-384. */

@@ -10,5 +10,5 @@ export {
   type Sm2Signature,
 } from './certificate.ts';
 export { type CsvEvidence, type HygonChipChain, parseCsvEvidence } from './csv-evidence.ts';
-export { type CsvReport, csvPageBytes } from './csv-report.ts';
+export { type CsvReport, csvPageBytes, parseCsvReport } from './csv-report.ts';
 export { type DcuReport, parseDcuEvidence } from './dcu-evidence.ts';

@@ -6,3 +6,4 @@ export {
 } from './containerd-config.ts';
 export { type ContainerdRelease, containerdRelease, detectContainerd } from './containerd-version.ts';
 export { type Installation, type InstallOptions, installRuntime, uninstallRuntime } from './install.ts';
+export { startupSnapshotName, writeStartupSnapshot } from './startup-snapshot.ts';

@@ -6,6 +6,7 @@ import { configureRuntime, type RuntimeLocation, removeConfiguration, requireAbs
 import { type ContainerdRelease, containerdRelease, detectContainerd } from './containerd-version.ts';
 import { clusterManifests, snapshotterUnit } from './manifests.ts';
 import type { Writer } from './record.ts';
+import { startupSnapshotName, writeStartupSnapshot } from './startup-snapshot.ts';
 
 /** Where the runtime is put, and what for. Every member has a default. */
 export interface InstallOptions extends Partial<Omit<RuntimeLocation, 'hostRoot'>> {
@@ -52,6 +53,7 @@ async function bundleInto(library: string): Promise<(writer: Writer) => void> {
     });
     return (writer) => {
       for (const { path, content, executable } of files) writer.file(path, content, executable ? 0o755 : 0o644);
+      writer.made(join(library, startupSnapshotName), writeStartupSnapshot);
     };
   } finally {
     rmSync(staging, { recursive: true, force: true });
@@ -82,7 +84,7 @@ export async function installRuntime(options: InstallOptions = {}): Promise<Inst
     shimPath,
     more: (writer) => {
       writePrograms(writer);
-      writer.file(manifestPath, clusterManifests());
+      writer.file(manifestPath, clusterManifests(release));
       writer.file(snapshotterUnitPath, unit);
     },
   });

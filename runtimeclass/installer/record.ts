@@ -57,6 +57,16 @@ export class Writer {
     this.changed = true;
     return true;
   }
+
+  /** Records a file that `make` writes: where it is missing, and where something written before it changed. */
+  made(path: string, make: (file: string) => void): void {
+    this.directory(dirname(path));
+    if (!this.#record.files.includes(path)) this.#record.files.push(path);
+    const file = join(this.#root, path);
+    if (existsSync(file) && !this.changed) return;
+    make(file);
+    this.changed = true;
+  }
 }
 
 /** Removes what a record names. A folder that holds other files stays. */

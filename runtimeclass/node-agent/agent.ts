@@ -1,27 +1,17 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { asSealpodError, type SealpodError } from '@sealpod/protocol/errors';
+import { asSealpodError } from '@sealpod/protocol/errors';
+import { fixOf } from '@sealpod/protocol/reason-codes';
 import { Writer } from '../installer/record.ts';
+import { startupSnapshotName, writeStartupSnapshot } from '../installer/startup-snapshot.ts';
 import type { NodeInstallation } from './installation.ts';
 import type { Log } from './log.ts';
 import type { NodeAgentMetrics } from './metrics.ts';
 import type { KubernetesNode } from './node.ts';
 import type { PayloadRecord } from './payload.ts';
 import { Placement } from './placement.ts';
-
-/** The steps of one look at the node, in their order: each needs what comes before it. */
-export const stages = ['host', 'programs', 'services', 'containerd', 'node'] as const;
-export type Stage = (typeof stages)[number];
-
-/** What the last look found. */
-export interface AgentStatus {
-  readonly ready: boolean;
-  /** Release that is placed, or is to be. */
-  readonly release: string;
-  /** The stage that failed, and why. */
-  readonly failure?: { readonly stage: Stage; readonly error: SealpodError };
-  /** Milliseconds since 1970 at which the last look ended; undefined before the first. */
-  readonly lookedAt?: number;
-}
+import type { AgentStatus, Stage } from './status.ts';
 
 export interface AgentParts {
   readonly installation: NodeInstallation;
@@ -36,6 +26,7 @@ export interface AgentParts {
 export class NodeAgent {
   readonly #parts: AgentParts;
   readonly #placement: Placement;
+  #snapshotTried = false;
   #status: AgentStatus;
 
   constructor(parts: AgentParts) {
@@ -77,8 +68,8 @@ export class NodeAgent {
     };
     metrics.looked(this.#status);
     if (failure !== undefined && failure.error.message !== before) {
-      const { code, message, fix, detail } = failure.error;
-      log.error({ stage: failure.stage, code, ...detail, fix }, message);
+      const { code, message, detail } = failure.error;
+      log.error({ stage: failure.stage, code, ...detail, fix: fixOf(failure.error) }, message);
     }
     if (failure === undefined && before !== undefined) log.info({}, 'everything serves again');
     return this.#status;
@@ -107,6 +98,7 @@ export class NodeAgent {
       if (repaired.length > 0)
         log.warn({ files: repaired.slice(0, 20) }, 'files were missing or changed: placed again');
       metrics.repaired('file', repaired.length);
+      if (switched || repaired.length > 0 || !this.#snapshotTried) this.#ensureStartupSnapshot(repaired.length > 0);
       const unused = this.#placement.removeUnused(installation.host.executables());
       if (unused.length > 0) log.info({ releases: unused }, 'releases without a process removed');
     },
@@ -128,6 +120,21 @@ export class NodeAgent {
     },
   };
 
+  /** Pods start without one, too, only slower: a failure is told and no more. */
+  #ensureStartupSnapshot(outdated: boolean): void {
+    this.#snapshotTried = true;
+    const { installation, log } = this.#parts;
+    const path = join(installation.host.root, installation.layout.library, startupSnapshotName);
+    // A release's folder keeps the one that an earlier agent made.
+    if (existsSync(path) && !outdated) return;
+    try {
+      writeStartupSnapshot(path);
+    } catch (thrown) {
+      const { message, detail } = asSealpodError(thrown);
+      log.warn({ ...detail }, message);
+    }
+  }
+
   /** Both services read a file at their start; containerd's own part comes after they serve. */
   #writeConfigurations(): void {
     const { installation } = this.#parts;
@@ -138,19 +145,4 @@ export class NodeAgent {
     writer.file(layout.snapshotterConfig, `${JSON.stringify({ socket, root }, undefined, 2)}\n`);
     writer.file(layout.adaptorConfig, installation.adaptorSettings, 0o600);
   }
-}
-
-/** What /readyz says of a status: one line, and what to do. */
-export function describeStatus(status: AgentStatus): string {
-  if (status.lookedAt === undefined) return 'starting: the node is looked at for the first time\n';
-  if (status.failure === undefined) return `ready: release ${status.release}\n`;
-  const { stage, error } = status.failure;
-  const { expected, actual } = error.detail;
-  const lines = [
-    `${stage}: ${error.code}: ${error.message}`,
-    ...(expected === undefined ? [] : [`expected: ${expected}`]),
-    ...(actual === undefined ? [] : [`actual: ${actual}`]),
-    `to do: ${error.fix}`,
-  ];
-  return `${lines.join('\n')}\n`;
 }

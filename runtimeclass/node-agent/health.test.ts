@@ -1,9 +1,9 @@
 import type { AddressInfo } from 'node:net';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { afterEach, expect, test } from 'vitest';
-import type { AgentStatus } from './agent.ts';
 import { serveHealth } from './health.ts';
 import { NodeAgentMetrics } from './metrics.ts';
+import type { AgentStatus } from './status.ts';
 
 let stop: (() => void) | undefined;
 afterEach(() => stop?.());

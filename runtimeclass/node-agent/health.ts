@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
-import { type AgentStatus, describeStatus } from './agent.ts';
 import { readMetrics } from './events/index.ts';
 import type { NodeAgentMetrics } from './metrics.ts';
+import { type AgentStatus, describeStatus } from './status.ts';
 
 export interface HealthOptions {
   readonly address: string;

@@ -12,6 +12,7 @@ import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { takeLock } from '@sealpod/processes';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { fixOf } from '@sealpod/protocol/reason-codes';
 import { NodeAgent } from './agent.ts';
 import { type NodeAgentConfig, parseNodeAgentConfig } from './config.ts';
 import { publishPodEvents } from './events/index.ts';
@@ -91,7 +92,7 @@ try {
 } catch (thrown) {
   const isUsage = (thrown as NodeJS.ErrnoException).code?.startsWith('ERR_PARSE_ARGS');
   const error = asSealpodError(thrown, isUsage ? 'USAGE' : 'INTERNAL');
-  log.error({ code: error.code, ...error.detail, fix: error.fix }, error.message);
+  log.error({ code: error.code, ...error.detail, fix: fixOf(error) }, error.message);
   process.exitCode = error.code === 'USAGE' ? 2 : 1;
 }
 process.exit();

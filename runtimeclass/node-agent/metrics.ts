@@ -1,5 +1,5 @@
 import { Counter, Gauge, Registry } from 'prom-client';
-import type { AgentStatus } from './agent.ts';
+import type { AgentStatus } from './status.ts';
 
 /** Metrics of one node agent. No label holds anything that a pod chose. */
 export class NodeAgentMetrics {

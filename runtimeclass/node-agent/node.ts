@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
-import { CoreV1Api, KubeConfig, PatchStrategy, setHeaderOptions } from '@kubernetes/client-node';
+import { CoreV1Api, KubeConfig } from '@kubernetes/client-node';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { NodeAgentConfig } from './config.ts';
+import { mergePatch, patchCapacity } from './node-status.ts';
 
 /** What a node says of itself to the scheduler. */
 export interface NodeState {
@@ -35,7 +36,7 @@ export class KubernetesNode {
   async publish(serving: boolean): Promise<void> {
     const state = await this.#read();
     if (state.label !== (serving ? 'true' : undefined)) await this.#setLabel(serving);
-    if (serving && state.capacity !== String(this.#count)) await this.#setCapacity(String(this.#count));
+    if (serving && state.capacity !== String(this.#count)) await this.#setCapacity(this.#count);
   }
 
   /** Removes label and capacity. @throws SealpodError PREREQUISITE */
@@ -55,9 +56,8 @@ export class KubernetesNode {
     await this.#call('patch', this.#api.patchNode({ name: this.#name, body }, mergePatch));
   }
 
-  async #setCapacity(count: string | null): Promise<void> {
-    const body = { status: { capacity: { [this.#resource]: count }, allocatable: { [this.#resource]: count } } };
-    await this.#call('patch the status of', this.#api.patchNodeStatus({ name: this.#name, body }, mergePatch));
+  async #setCapacity(count: number | null): Promise<void> {
+    await this.#call('patch the status of', patchCapacity(this.#api, this.#name, this.#resource, count));
   }
 
   async #call<T>(verb: string, answer: Promise<T>): Promise<T> {
@@ -76,8 +76,6 @@ export class KubernetesNode {
     }
   }
 }
-
-const mergePatch = setHeaderOptions('Content-Type', PatchStrategy.MergePatch);
 
 /** A node's name, and how its API server is spoken to. */
 export interface ThisNode {

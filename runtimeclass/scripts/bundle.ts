@@ -14,6 +14,16 @@ export interface ShimBundle {
 
 const room = fileURLToPath(new URL('..', import.meta.url));
 
+const common = {
+  bundle: true,
+  platform: 'node',
+  target: 'node24',
+  minify: true,
+  keepNames: true,
+  legalComments: 'none',
+  logLevel: 'warning',
+} as const;
+
 /**
  * Bundles programs into `directory`, each to one file `<name>.mjs` without dependencies. Equal sources give equal bytes.
  *
@@ -21,17 +31,11 @@ const room = fileURLToPath(new URL('..', import.meta.url));
  */
 export async function bundlePrograms(directory: string, entryPoints: Readonly<Record<string, string>>): Promise<void> {
   await build({
+    ...common,
     entryPoints: { ...entryPoints },
     outdir: directory,
     outExtension: { '.js': '.mjs' },
-    bundle: true,
-    platform: 'node',
     format: 'esm',
-    target: 'node24',
-    minify: true,
-    keepNames: true,
-    legalComments: 'none',
-    logLevel: 'warning',
     // grpc-js and what it needs are CommonJS and load Node's own modules by require.
     banner: {
       js: "import{createRequire as __createRequire}from'node:module';const require=__createRequire(import.meta.url);",
@@ -45,7 +49,10 @@ export async function bundlePrograms(directory: string, entryPoints: Readonly<Re
  */
 export async function bundleShim(directory: string): Promise<ShimBundle> {
   mkdirSync(directory, { recursive: true });
-  await bundlePrograms(directory, { shim: join(room, 'shim/main.ts'), snapshotter: join(room, 'snapshotter/main.ts') });
+  await bundlePrograms(directory, { snapshotter: join(room, 'snapshotter/main.ts') });
+  // Node makes its startup snapshots from CommonJS.
+  const shim = { entryPoints: [join(room, 'shim/main.ts')], outfile: join(directory, 'shim.cjs') };
+  await build({ ...common, ...shim, format: 'cjs' });
   const shimPath = join(directory, 'containerd-shim-sealpod-v2');
   copyFileSync(join(room, 'shim/bootstrap/containerd-shim-sealpod-v2'), shimPath);
   chmodSync(shimPath, 0o755);

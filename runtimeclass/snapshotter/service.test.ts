@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
@@ -76,6 +76,39 @@ test('the root of a container is one empty read-only directory, whatever its ima
   expect(service.mounts(target('container')).mounts).toEqual(mounts);
   expect(status(() => service.mounts(target('sha256:a')))).toBe(Status.failedPrecondition);
   expect(service.usage(target('container'))).toMatchObject({ size: 0n, inodes: 0n });
+});
+
+test('a layer that containerd unpacks although it need not goes into a directory that the commit removes', () => {
+  const key = 'k8s.io/7/extract-123-abc sha256:a';
+  const [mount] = service.prepare(request(key)).mounts;
+  expect(mount).toMatchObject({ type: 'bind', options: ['rbind', 'rw'] });
+  expect(service.mounts(target(key)).mounts[0]).toEqual(mount);
+  const directory = mount?.source ?? '';
+  writeFileSync(join(directory, 'pause'), 'unpacked');
+
+  service.close();
+  service = new SnapshotService(root);
+  expect(readdirSync(directory)).toEqual(['pause']);
+
+  service.commit(create(CommitSnapshotRequestSchema, { name: 'k8s.io/8/sha256:a', key }));
+  expect(existsSync(directory)).toBe(false);
+  expect(service.stat(target('k8s.io/8/sha256:a')).info?.kind).toBe(Kind.COMMITTED);
+  const { mounts } = service.prepare(request('k8s.io/9/container', 'k8s.io/8/sha256:a'));
+  expect(mounts).toMatchObject([{ options: ['rbind', 'ro'] }]);
+  expect(readdirSync(mounts[0]?.source ?? '')).toEqual([]);
+});
+
+test('what was unpacked goes with its snapshot, and after a crash between the two', () => {
+  const [first, second] = ['extract-1-a sha256:a', 'extract-2-b sha256:b'];
+  const source = (key: string): string => service.prepare(request(key)).mounts[0]?.source ?? '';
+  const [removed, orphan] = [source(first), source(second)];
+  service.remove(target(first));
+  expect([existsSync(removed), existsSync(orphan)]).toEqual([false, true]);
+  service.remove(target(second));
+  mkdirSync(orphan);
+  service.close();
+  service = new SnapshotService(root);
+  expect(existsSync(orphan)).toBe(false);
 });
 
 test("containerd's rules: unique names, committed parents, children before parents", () => {

@@ -24,6 +24,7 @@ import {
 } from '@sealpod/protocol/gen/containerd/snapshots_pb';
 import { Status, TtrpcError } from '@sealpod/protocol/ttrpc';
 import { parseFilters } from './filter.ts';
+import { isExtraction, Scratch } from './scratch.ts';
 import { referenceLabel, type Snapshot, SnapshotStore } from './store.ts';
 
 const listed = 100;
@@ -41,16 +42,26 @@ const information = (snapshot: Snapshot): MessageInitShape<typeof InfoSchema> =>
  * containerd's snapshot service for images that only the guest may see. A layer that is to be unpacked "exists already",
  * so that containerd fetches manifest and configuration but no layer; a container's root is one empty, read-only
  * directory, which the shim ignores.
+ *
+ * Where an image is on the node already (a plain pod pulled it, or containerd 1.7 fetched the sandbox's image),
+ * containerd unpacks it for this snapshotter without saying which layer it is about to unpack. Then the layer goes into a
+ * directory that is removed as soon as containerd commits it.
  */
 export class SnapshotService {
   readonly #store: SnapshotStore;
   readonly #empty: string;
+  readonly #scratch: Scratch;
 
   /** Keeps its record, and the one empty directory, under `root`. */
   constructor(root: string) {
     this.#store = new SnapshotStore(root);
     this.#empty = join(root, 'empty');
     mkdirSync(this.#empty, { recursive: true, mode: 0o555 });
+    const active = this.#store.all().filter(({ kind }) => kind === Kind.ACTIVE);
+    this.#scratch = new Scratch(
+      join(root, 'extract'),
+      active.map(({ name }) => name),
+    );
   }
 
   close(): void {
@@ -62,8 +73,10 @@ export class SnapshotService {
     return this.#store.all().length;
   }
 
-  #mounts() {
-    return [{ type: 'bind', source: this.#empty, target: '', options: ['rbind', 'ro'] }];
+  #mounts({ kind, name }: Snapshot) {
+    return kind === Kind.ACTIVE && isExtraction(name)
+      ? [{ type: 'bind', source: this.#scratch.path(name), target: '', options: ['rbind', 'rw'] }]
+      : [{ type: 'bind', source: this.#empty, target: '', options: ['rbind', 'ro'] }];
   }
 
   prepare({ key, parent, labels }: PrepareSnapshotRequest) {
@@ -72,29 +85,33 @@ export class SnapshotService {
       const { name } = this.#store.addLayer(reference, parent, labels);
       throw new TtrpcError(Status.alreadyExists, `target snapshot ${name}: already exists`);
     }
-    this.#store.add(Kind.ACTIVE, key, parent, labels);
-    return create(PrepareSnapshotResponseSchema, { mounts: this.#mounts() });
+    const snapshot = this.#store.add(Kind.ACTIVE, key, parent, labels);
+    if (isExtraction(key)) this.#scratch.make(key);
+    return create(PrepareSnapshotResponseSchema, { mounts: this.#mounts(snapshot) });
   }
 
   view({ key, parent, labels }: ViewSnapshotRequest) {
-    this.#store.add(Kind.VIEW, key, parent, labels);
-    return create(ViewSnapshotResponseSchema, { mounts: this.#mounts() });
+    const snapshot = this.#store.add(Kind.VIEW, key, parent, labels);
+    return create(ViewSnapshotResponseSchema, { mounts: this.#mounts(snapshot) });
   }
 
   mounts({ key }: MountsRequest) {
-    if (this.#store.get(key).kind === Kind.COMMITTED) {
+    const snapshot = this.#store.get(key);
+    if (snapshot.kind === Kind.COMMITTED) {
       throw new TtrpcError(Status.failedPrecondition, `snapshot ${key} is committed and has no mounts`);
     }
-    return create(MountsResponseSchema, { mounts: this.#mounts() });
+    return create(MountsResponseSchema, { mounts: this.#mounts(snapshot) });
   }
 
   commit({ name, key, labels }: CommitSnapshotRequest) {
     this.#store.commit(name, key, labels);
+    this.#scratch.remove(key);
     return create(EmptySchema);
   }
 
   remove({ key }: RemoveSnapshotRequest) {
     this.#store.remove(key);
+    this.#scratch.remove(key);
     return create(EmptySchema);
   }
 
@@ -131,7 +148,7 @@ export class SnapshotService {
     }
   }
 
-  /** Nothing is kept on the host, so nothing is used. */
+  /** Nothing is kept on the host but while it is unpacked, so nothing is used. */
   usage({ key }: UsageRequest) {
     this.#store.get(key);
     return create(UsageResponseSchema, { size: 0n, inodes: 0n });

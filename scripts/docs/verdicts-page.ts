@@ -159,7 +159,8 @@ ${rows.join('\n')}
 
 A refused vector gets no token. Where collateral is missing (certificates and lists that the vectors do not hold), the same
 evidence verifies with \`sealpod verify --collateral\` once it is there. The VLEK report was asked for at privilege level 3, the
-TPM quote has qualifying data that are longer than Trustee's own service takes.
+TPM quote has qualifying data that are longer than Trustee's own service takes. What is refused, and by which check:
+[refusals](refusals.md).
 `;
 }
 

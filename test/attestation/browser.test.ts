@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import * as onNode from '@sealpod/attestation-service/portable';
+import type { Verdict } from '@sealpod/protocol/verdict';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bundlePortable } from '../../attestation-service/portable/bundle.ts';
 import { allCalls } from '../../attestation-service/portable/testing/calls.ts';
@@ -50,9 +51,11 @@ describe.skipIf(path === undefined)('the portable verifiers in a browser (skippe
     );
     const { value } = evaluated;
     expect(evaluated).not.toHaveProperty('exceptionDetails');
-    const results = JSON.parse(value ?? '') as unknown[];
-    for (const [index, { name }] of named.entries())
+    const results = JSON.parse(value ?? '') as { readonly verdict: Verdict }[];
+    for (const [index, { name, code }] of named.entries()) {
+      expect({ name, code: results[index]?.verdict.code }).toEqual({ name, code });
       expect({ name, result: results[index] }).toEqual({ name, result: expected[index] });
+    }
     process.stdout.write(`${named.length} calls in ${path}\n`);
   });
 });

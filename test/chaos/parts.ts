@@ -27,7 +27,7 @@ export function processesOf(environment: TestEnvironment, part: Part): RunningPr
   }
   const ours = (words: readonly string[]): boolean => words.some((word) => word.includes(environment.runDirectory));
   const names: Readonly<Record<string, (words: readonly string[]) => boolean>> = {
-    shim: (words) => words.some((word) => word.endsWith('/shim.mjs')) && words.includes('serve'),
+    shim: (words) => words.some((word) => /\/shim\.(cjs|blob)$/.test(word)) && words.includes('serve'),
     qemu: (words) => words[0] === 'qemu-system-x86_64',
     swtpm: (words) => words[0] === 'swtpm',
   };

@@ -48,6 +48,17 @@ export function sharedHome(): string | undefined {
   return home === '' ? undefined : home;
 }
 
+/** Options of `sealpod cluster up` for the release that the environment names: the long run is made for each. */
+export function releaseOption(): readonly string[] {
+  const release = variable('SEALPOD_TEST_KUBERNETES');
+  return release === '' ? [] : ['--kubernetes', release];
+}
+
+/** Why a plain pod does not find the layers of an image that a sealed pod pulled, or undefined where it does. */
+export function layersObstacle(): string | undefined {
+  return variable('SEALPOD_TEST_KUBERNETES') === '1.36' ? 'containerd 1.7 does not fetch them' : undefined;
+}
+
 /** Why no cluster can be had here, or undefined where one can. */
 export function clusterObstacle(): string | undefined {
   if (variable('SEALPOD_LONG_TESTS') !== '1')
@@ -64,6 +75,11 @@ export function clusterObstacle(): string | undefined {
 /** Why the node's own programs and files cannot be reached by a test, or undefined where they can. */
 export function nodeObstacle(): string | undefined {
   return givenCluster() === undefined ? undefined : 'needs the node, and the cluster is a given one';
+}
+
+/** Why a test cannot choose the options of its cluster, or undefined where it can: the cluster is its own. */
+export function ownClusterObstacle(): string | undefined {
+  return nodeObstacle() ?? (sharedHome() === undefined ? undefined : 'needs a cluster of its own options');
 }
 
 /** Words for the name of a test that is skipped. */

@@ -2,11 +2,11 @@ import { createHash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { SandboxStatus } from '@sealpod/protocol/status';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { clusterObstacle, nodeObstacle, skipped } from './access.ts';
+import { clusterObstacle, ownClusterObstacle, skipped } from './access.ts';
 import { TestCluster, type TestPod } from './test-cluster.ts';
 import { startWebhook } from './webhook-process.ts';
 
-const obstacle = clusterObstacle() ?? nodeObstacle();
+const obstacle = clusterObstacle() ?? ownClusterObstacle();
 const secret = 'default/observe/greeting';
 const resource = 'sealpod.io/vm';
 

@@ -11,7 +11,7 @@ import { parseReference, RegistryClient } from '@sealpod/registry';
 import { initdataAnnotation, workloadInitdata } from '@sealpod/workload';
 import { parse } from 'yaml';
 import { type CommandResult, run, TestEnvironment } from '../e2e/environment.ts';
-import { type GivenCluster, givenCluster, sharedHome } from './access.ts';
+import { type GivenCluster, givenCluster, releaseOption, sharedHome } from './access.ts';
 
 /** A container of a test's pod, as in its manifest. The agent policy pins its image and command. */
 export interface TestContainer {
@@ -97,7 +97,7 @@ export class TestCluster extends TestEnvironment {
   async up(...options: readonly string[]): Promise<CommandResult> {
     const deadline = Date.now() + 540_000;
     for (;;) {
-      const result = await this.sealpod('cluster', 'up', ...options);
+      const result = await this.sealpod('cluster', 'up', ...releaseOption(), ...options);
       if (!result.stderr.includes('another cluster runs on this machine') || Date.now() > deadline) return result;
       await delay(5000);
     }

@@ -167,13 +167,13 @@ describe.skipIf(obstacle !== undefined)(
       ready(await agent.look());
       const { pid } = containerd;
       const library = join(work, 'h/opt/current/lib');
-      rmSync(join(library, 'shim.mjs'));
+      rmSync(join(library, 'shim.cjs'));
       appendFileSync(join(library, 'adaptor.mjs'), '\n// changed');
       rmSync(join(work, 'h/etc/shim.json'));
       const [adaptor] = processesOf('adaptor');
       process.kill(adaptor?.pid ?? 0, 'SIGKILL');
       ready(await agent.look());
-      expect(readFileSync(join(library, 'shim.mjs'))).toEqual(readFileSync(join(work, 'one/lib/shim.mjs')));
+      expect(readFileSync(join(library, 'shim.cjs'))).toEqual(readFileSync(join(work, 'one/lib/shim.cjs')));
       expect(readFileSync(join(library, 'adaptor.mjs'), 'utf8')).not.toContain('// changed');
       expect(existsSync(join(work, 'h/etc/shim.json'))).toBe(true);
       expect(processesOf('adaptor').map((found) => found.pid)).not.toEqual([adaptor?.pid]);

@@ -14,22 +14,28 @@ export function cachedSource(
   now: () => Date,
 ): IntelCollateralSource {
   const stored = storedAnswers(storage, 'collateral-intel', now);
-  const ask = async (key: string, fetch: () => Promise<IntelAnswer | undefined>): Promise<IntelAnswer | undefined> => {
-    const kept = await stored(`${channel}/${key}`, lifetime, async () => {
-      const fetched = await fetch();
-      return fetched && encode(fetched);
-    });
-    return kept && decode(kept);
-  };
   const { pckChain } = source;
-  return {
-    name: source.name,
-    tcbInfo: (tee, fmspc) => ask(`tcb/${tee}/${fmspc}`, () => source.tcbInfo(tee, fmspc)),
-    qeIdentity: (tee) => ask(`qe/${tee}`, () => source.qeIdentity(tee)),
-    pckRevocationList: (authority) => ask(`crl/${authority}`, () => source.pckRevocationList(authority)),
-    rootRevocationList: () => ask('crl/root', () => source.rootRevocationList()),
-    ...(pckChain === undefined ? {} : { pckChain }),
+  const keptFor = (lifetimeMs: number): IntelCollateralSource => {
+    const ask = async (
+      key: string,
+      fetch: () => Promise<IntelAnswer | undefined>,
+    ): Promise<IntelAnswer | undefined> => {
+      const kept = await stored(`${channel}/${key}`, lifetimeMs, async () => {
+        const fetched = await fetch();
+        return fetched && encode(fetched);
+      });
+      return kept && decode(kept);
+    };
+    return {
+      name: source.name,
+      tcbInfo: (tee, fmspc) => ask(`tcb/${tee}/${fmspc}`, () => source.tcbInfo(tee, fmspc)),
+      qeIdentity: (tee) => ask(`qe/${tee}`, () => source.qeIdentity(tee)),
+      pckRevocationList: (authority) => ask(`crl/${authority}`, () => source.pckRevocationList(authority)),
+      rootRevocationList: () => ask('crl/root', () => source.rootRevocationList()),
+      ...(pckChain === undefined ? {} : { pckChain }),
+    };
   };
+  return { ...keptFor(lifetime), renewed: keptFor(0) };
 }
 
 function encode({ document, issuerChain }: IntelAnswer): Buffer {

@@ -2,27 +2,57 @@ import { createHash } from 'node:crypto';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import type { Certificate } from '../certificate.ts';
 import type { EnrolledRoot } from '../certificate-path.ts';
-import { type RevocationList, readRevocationList } from '../revocation-list.ts';
-import type { SeenBefore } from './seen-before.ts';
-import { type Verified, verifyPckRevocationList, verifySignedDocument } from './signed-document.ts';
+import { isCurrent, type RevocationList, readRevocationList } from '../revocation-list.ts';
+import { compareOrders, type SeenBefore } from './seen-before.ts';
+import {
+  isCurrentDocument,
+  isCurrentList,
+  type Verified,
+  verifyPckRevocationList,
+  verifySignedDocument,
+} from './signed-document.ts';
 import type { IntelAnswer, IntelCollateralSource, IntelTee, PckAuthority } from './source.ts';
 import { type EnclaveIdentity, parseEnclaveIdentity, parseTcbInfo, type SignedFor, type TcbInfo } from './tcb-info.ts';
 
 /** Something that was verified, or why there is nothing. */
 export type Collateral<Value> =
-  | { readonly value: Value; readonly problem?: undefined }
+  | {
+      readonly value: Value;
+      readonly problem?: undefined;
+      /** Where the value is not current: why another source has none that is. */
+      readonly elsewhere?: SealpodError;
+    }
   | { readonly value?: undefined; readonly problem: SealpodError };
 
 /** How long verified collateral is used before the sources are asked again, in milliseconds. */
 const refreshAfter = 300_000;
 /** How long a failure is remembered: each guest that asks would otherwise make the same questions. */
 const retryAfter = 5_000;
+/** How long one is used that is not current: a source may have a newer one any time. */
+const renewAfter = 60_000;
 const maxKept = 1024;
 
-interface Kept {
+interface Kept<Value = unknown> {
   readonly at: number;
   readonly digest?: string;
-  readonly outcome: Collateral<unknown>;
+  readonly outcome: Collateral<Value>;
+}
+
+/** What verified, and the digest of its bytes. */
+interface Found<Value> {
+  readonly digest: string;
+  readonly value: Value;
+}
+
+/** One piece of collateral: how to get it, and what its dates and numbers are worth. */
+interface Wanted<Value> {
+  readonly key: string;
+  ask(source: IntelCollateralSource): Promise<IntelAnswer | undefined>;
+  verify(answer: IntelAnswer): Promise<Value>;
+  isCurrent(value: Value): boolean;
+  issued(value: Value): Date;
+  /** The first number that differs says which of two is newer. */
+  order(value: Value): readonly number[];
 }
 
 /**
@@ -56,122 +86,132 @@ export class IntelCollateral {
   }
 
   tcbInfo(tee: IntelTee, fmspc: string, now: Date): Promise<Collateral<Verified<TcbInfo>>> {
-    const key = `tcb/${tee}/${fmspc}`;
-    return this.#get(
-      key,
-      now,
-      (source) => source.tcbInfo(tee, fmspc),
-      async (answer) => {
-        const verified = verifySignedDocument(answer, 'tcbInfo', parseTcbInfo, this.#root, now);
-        const { document } = verified;
-        isAbout('TCB info', [document.tee, document.fmspc.toString('hex')], [tee, fmspc.toLowerCase()]);
-        await this.#checkNumber(key, verified.document, now, 'TCB info');
-        return verified;
-      },
-    );
+    const verify = async (answer: IntelAnswer): Promise<Verified<TcbInfo>> => {
+      const verified = verifySignedDocument(answer, 'tcbInfo', parseTcbInfo, this.#root, now);
+      const { document } = verified;
+      isAbout('TCB info', [document.tee, document.fmspc.toString('hex')], [tee, fmspc.toLowerCase()]);
+      return verified;
+    };
+    const ask = (source: IntelCollateralSource) => source.tcbInfo(tee, fmspc);
+    return this.#document(`tcb/${tee}/${fmspc}`, 'TCB info', ask, verify, now);
   }
 
   qeIdentity(tee: IntelTee, now: Date): Promise<Collateral<Verified<EnclaveIdentity>>> {
-    const key = `qe/${tee}`;
-    return this.#get(
-      key,
-      now,
-      (source) => source.qeIdentity(tee),
-      async (answer) => {
-        const verified = verifySignedDocument(answer, 'enclaveIdentity', parseEnclaveIdentity, this.#root, now);
-        isAbout('the identity of a quoting enclave', [verified.document.id], [tee === 'tdx' ? 'TD_QE' : 'QE']);
-        await this.#checkNumber(key, verified.document, now, 'the identity of the quoting enclave');
-        return verified;
-      },
-    );
+    const verify = async (answer: IntelAnswer): Promise<Verified<EnclaveIdentity>> => {
+      const verified = verifySignedDocument(answer, 'enclaveIdentity', parseEnclaveIdentity, this.#root, now);
+      isAbout('the identity of a quoting enclave', [verified.document.id], [tee === 'tdx' ? 'TD_QE' : 'QE']);
+      return verified;
+    };
+    const ask = (source: IntelCollateralSource) => source.qeIdentity(tee);
+    return this.#document(`qe/${tee}`, 'the identity of the quoting enclave', ask, verify, now);
   }
 
   pckRevocationList(authority: PckAuthority, now: Date): Promise<Collateral<Verified<RevocationList>>> {
     const key = `crl/${authority}`;
-    return this.#get(
+    return this.#get(now, {
       key,
-      now,
-      (source) => source.pckRevocationList(authority),
-      async (answer) => {
+      ask: (source) => source.pckRevocationList(authority),
+      verify: async (answer) => {
         const verified = verifyPckRevocationList(answer, authority, this.#root, now);
         await this.#checkList(key, verified.document, now);
         return verified;
       },
-    );
+      isCurrent: (list) => isCurrentList(list, now),
+      issued: ({ document }) => document.thisUpdate,
+      order: ({ document }) => listOrder(document),
+    });
   }
 
   rootRevocationList(now: Date): Promise<Collateral<RevocationList>> {
-    return this.#get(
-      'crl/root',
-      now,
-      (source) => source.rootRevocationList(),
-      async (answer) => {
+    return this.#get(now, {
+      key: 'crl/root',
+      ask: (source) => source.rootRevocationList(),
+      verify: async (answer) => {
         const list = readRevocationList(answer.document, this.#root.anchors[0] as Certificate);
         await this.#checkList('crl/root', list, now);
         return list;
       },
-    );
+      isCurrent: (list) => isCurrent(list, now),
+      issued: ({ thisUpdate }) => thisUpdate,
+      order: listOrder,
+    });
   }
 
-  /** A document from the future tells nothing of the past, and must not make the present one look old. */
-  async #checkNumber(
+  #document<Document extends SignedFor>(
     key: string,
-    { evaluationDataNumber, issueDate }: SignedFor,
-    now: Date,
     what: string,
-  ): Promise<void> {
-    if (issueDate > now) return;
-    await this.#seen.check(`${this.#channel}/${key}`, [evaluationDataNumber], what);
-  }
-
-  /** Intel numbers all of its lists 1: the date decides between equal numbers. */
-  async #checkList(key: string, { number = 0n, thisUpdate }: RevocationList, now: Date): Promise<void> {
-    if (thisUpdate > now) return;
-    await this.#seen.check(key, [Number(number), thisUpdate.getTime()], 'a revocation list');
-  }
-
-  async #get<Value>(
-    key: string,
+    ask: Wanted<unknown>['ask'],
+    verify: (answer: IntelAnswer) => Promise<Verified<Document>>,
     now: Date,
-    ask: (source: IntelCollateralSource) => Promise<IntelAnswer | undefined>,
-    verify: (answer: IntelAnswer) => Promise<Value>,
-  ): Promise<Collateral<Value>> {
-    const kept = this.#kept.get(key);
-    const age = now.getTime() - (kept?.at ?? Number.NEGATIVE_INFINITY);
-    const lifetime = kept?.outcome.value === undefined ? retryAfter : refreshAfter;
-    if (kept !== undefined && age >= 0 && age < lifetime) return kept.outcome as Collateral<Value>;
+  ): Promise<Collateral<Verified<Document>>> {
+    return this.#get(now, {
+      key,
+      ask,
+      verify: async (answer) => {
+        const verified = await verify(answer);
+        const { issueDate, evaluationDataNumber } = verified.document;
+        // A document from the future tells nothing of the past, and must not make the present one look old.
+        if (issueDate <= now) await this.#seen.check(`${this.#channel}/${key}`, [evaluationDataNumber], what);
+        return verified;
+      },
+      isCurrent: (verified) => isCurrentDocument(verified, now),
+      issued: ({ document }) => document.issueDate,
+      order: ({ document }) => [document.evaluationDataNumber, document.issueDate.getTime()],
+    });
+  }
+
+  async #checkList(key: string, list: RevocationList, now: Date): Promise<void> {
+    if (list.thisUpdate <= now) await this.#seen.check(key, listOrder(list), 'a revocation list');
+  }
+
+  async #get<Value>(now: Date, wanted: Wanted<Value>): Promise<Collateral<Value>> {
+    const { key } = wanted;
+    const kept = this.#kept.get(key) as Kept<Value> | undefined;
+    if (kept !== undefined) {
+      const { value } = kept.outcome;
+      const lifetime = value === undefined ? retryAfter : wanted.isCurrent(value) ? refreshAfter : renewAfter;
+      const age = now.getTime() - kept.at;
+      if (age >= 0 && age < lifetime) return kept.outcome;
+    }
     const underway = this.#underway.get(key);
     if (underway !== undefined) return underway as Promise<Collateral<Value>>;
-    const loading = this.#load(key, kept, now, ask, verify).finally(() => this.#underway.delete(key));
+    const loading = this.#load(now, wanted, kept).finally(() => this.#underway.delete(key));
     this.#underway.set(key, loading);
     return loading;
   }
 
-  async #load<Value>(
-    key: string,
-    kept: Kept | undefined,
-    now: Date,
-    ask: (source: IntelCollateralSource) => Promise<IntelAnswer | undefined>,
-    verify: (answer: IntelAnswer) => Promise<Value>,
-  ): Promise<Collateral<Value>> {
+  /**
+   * Asks the sources until one has what verifies and is current. Only where none has, the newest of what verified is used:
+   * whoever relies on it compares its dates.
+   */
+  async #load<Value>(now: Date, wanted: Wanted<Value>, kept: Kept<Value> | undefined): Promise<Collateral<Value>> {
+    const { key } = wanted;
+    const at = now.getTime();
     const problems: SealpodError[] = [];
+    const before = kept?.outcome.value;
+    let best: Found<Value> | undefined =
+      kept?.digest === undefined || before === undefined ? undefined : { digest: kept.digest, value: before };
     for (const source of this.#sources) {
-      try {
-        const answer = await ask(source);
-        if (answer === undefined) continue;
-        const digest = digestOf(answer);
-        const known = kept?.digest === digest && kept.outcome.value !== undefined;
-        const value = known ? (kept.outcome.value as Value) : await verify(answer);
-        return this.#keep(key, { at: now.getTime(), digest, outcome: { value } }) as Collateral<Value>;
-      } catch (thrown) {
-        problems.push(asSealpodError(thrown));
+      // What a source remembers may be past its date, or may never have been right.
+      for (const asked of source.renewed === undefined ? [source] : [source, source.renewed]) {
+        const answer = await wanted.ask(asked).catch((thrown: unknown) => void problems.push(asSealpodError(thrown)));
+        if (answer === undefined) break;
+        try {
+          const digest = digestOf(answer);
+          const known = kept?.digest === digest ? before : undefined;
+          const value = known === undefined ? await wanted.verify(answer) : known;
+          if (wanted.isCurrent(value)) return this.#keep(key, { at, digest, outcome: { value } });
+          if (best === undefined || isBetter(wanted, value, best.value, now)) best = { digest, value };
+        } catch (thrown) {
+          problems.push(asSealpodError(thrown));
+        }
       }
     }
-    // What was verified before goes on being used: whoever relies on it compares its dates.
-    if (kept?.outcome.value !== undefined) return this.#keep(key, { ...kept, at: now.getTime() }) as Collateral<Value>;
-    const problem =
-      problems.find(({ code }) => code !== 'EV_COLLATERAL_UNAVAILABLE') ?? problems[0] ?? this.#missing(key);
-    return this.#keep(key, { at: now.getTime(), outcome: { problem } }) as Collateral<Value>;
+    const problem = problems.find(({ code }) => code !== 'EV_COLLATERAL_UNAVAILABLE') ?? problems[0];
+    if (best === undefined) return this.#keep(key, { at, outcome: { problem: problem ?? this.#missing(key) } });
+    const { digest, value } = best;
+    const outcome = { value, ...(problem === undefined ? {} : { elsewhere: problem }) };
+    return this.#keep(key, { at, digest, outcome });
   }
 
   #missing(key: string): SealpodError {
@@ -182,7 +222,7 @@ export class IntelCollateral {
     });
   }
 
-  #keep(key: string, kept: Kept): Collateral<unknown> {
+  #keep<Value>(key: string, kept: Kept<Value>): Collateral<Value> {
     this.#kept.delete(key);
     this.#kept.set(key, kept);
     const [oldest] = this.#kept.keys();
@@ -201,6 +241,23 @@ function isAbout(what: string, actual: readonly string[], expected: readonly str
     expected: expected.join(' '),
     actual: actual.join(' ').slice(0, 64),
   });
+}
+
+/** Whether a value is to be preferred to another where neither is current: not one from the future, and else the newer. */
+function isBetter<Value>(
+  { isCurrent: current, issued, order }: Wanted<Value>,
+  value: Value,
+  other: Value,
+  now: Date,
+): boolean {
+  if (current(other)) return false;
+  const [isIssued, otherIsIssued] = [issued(value) <= now, issued(other) <= now];
+  return isIssued === otherIsIssued ? compareOrders(order(value), order(other)) > 0 : isIssued;
+}
+
+/** Intel numbers all of its lists 1: the date decides between equal numbers. */
+function listOrder({ number = 0n, thisUpdate }: RevocationList): readonly number[] {
+  return [Number(number), thisUpdate.getTime()];
 }
 
 function digestOf({ document, issuerChain = '' }: IntelAnswer): string {

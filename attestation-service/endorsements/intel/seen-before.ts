@@ -22,7 +22,7 @@ export class SeenBefore {
   async check(key: string, order: readonly number[], what: string): Promise<void> {
     const entry = await this.#storage.get(namespace, key);
     const seen = entry === undefined ? undefined : (JSON.parse(Buffer.from(entry.value).toString()) as number[]);
-    const comparison = seen === undefined ? 1 : compare(order, seen);
+    const comparison = seen === undefined ? 1 : compareOrders(order, seen);
     if (comparison < 0) {
       throw new SealpodError('EV_COLLATERAL_ROLLBACK', `${what} is older than one that was seen before`, {
         expected: `at least ${seen?.join('/')}`,
@@ -35,13 +35,14 @@ export class SeenBefore {
     await this.#storage.transaction(async (transaction) => {
       const now = await transaction.get(namespace, key);
       const other = now === undefined ? undefined : (JSON.parse(Buffer.from(now.value).toString()) as number[]);
-      if (other === undefined || compare(order, other) > 0)
+      if (other === undefined || compareOrders(order, other) > 0)
         await transaction.put(namespace, key, JSON.stringify(order));
     });
   }
 }
 
-function compare(left: readonly number[], right: readonly number[]): number {
+/** Positive where `left` is the greater: the first number that differs decides. */
+export function compareOrders(left: readonly number[], right: readonly number[]): number {
   const at = left.findIndex((value, index) => value !== (right[index] ?? 0));
   return at < 0 ? 0 : (left[at] ?? 0) - (right[at] ?? 0);
 }

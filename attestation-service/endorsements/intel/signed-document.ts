@@ -10,9 +10,10 @@ import {
 } from '@sealpod/protocol/json';
 import { type Certificate, parsePemCertificates } from '../certificate.ts';
 import type { EnrolledRoot } from '../certificate-path.ts';
-import { type RevocationList, readRevocationList } from '../revocation-list.ts';
-import { type VerifiedChain, verifyChain } from '../verified-chain.ts';
+import { isCurrent, type RevocationList, readRevocationList } from '../revocation-list.ts';
+import { isValidAt, type VerifiedChain, verifyChain } from '../verified-chain.ts';
 import type { IntelAnswer, PckAuthority } from './source.ts';
+import type { SignedFor } from './tcb-info.ts';
 
 /** A document whose signature verified under a chain to Intel's root. Dates and revocation are not looked at. */
 export interface Verified<Document> {
@@ -90,4 +91,14 @@ export function verifyPckRevocationList(
     });
   }
   return { document: readRevocationList(document, issuer), chain };
+}
+
+/** Whether a document may be relied on at a time: by its own dates, and those of whoever signed it. */
+export function isCurrentDocument({ document, chain }: Verified<SignedFor>, now: Date): boolean {
+  return document.issueDate <= now && now <= document.nextUpdate && isValidAt(chain, now);
+}
+
+/** Whether a list may be relied on at a time: by its own dates, and those of its issuer. */
+export function isCurrentList({ document, chain }: Verified<RevocationList>, now: Date): boolean {
+  return isCurrent(document, now) && isValidAt(chain, now);
 }

@@ -36,4 +36,6 @@ export interface IntelCollateralSource {
   rootRevocationList(): Promise<IntelAnswer | undefined>;
   /** The certificate of a platform and those above it, PEM. Absent where the place has none. */
   pckChain?(platform: PlatformIdentity): Promise<Buffer | undefined>;
+  /** The same place, asked anew and not from what it answered before. Absent where nothing is kept. */
+  readonly renewed?: IntelCollateralSource;
 }

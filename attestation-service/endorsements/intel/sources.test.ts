@@ -1,8 +1,9 @@
-import { mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { JsonObject } from '@sealpod/protocol/json';
 import { openStorage } from '@sealpod/storage';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { enclaveIdentity, platform, signedAnswer, TestIntel, tcbInfo } from '../../verifiers/dcap/testing/mint.ts';
@@ -10,9 +11,11 @@ import { pem } from '../../verifiers/testing/authority.ts';
 import { collateralBundle } from './bundle.ts';
 import { cachedSource } from './cached-source.ts';
 import { IntelCollateral } from './collateral.ts';
+import { collateralDocument } from './collateral-document.ts';
 import { provisioningService } from './provisioning-service.ts';
 import { SeenBefore } from './seen-before.ts';
 import type { IntelCollateralSource } from './source.ts';
+import { intelService, quoteCollateral, type Serve } from './testing/service.ts';
 
 const now = new Date('2026-06-01T00:00:00Z');
 const fmspc = platform.fmspc.toString('hex').toUpperCase();
@@ -58,14 +61,14 @@ describe('a provisioning service', () => {
   let server: Server;
   let url: string;
   let asked: string[];
-  let serve: (path: string, response: ServerResponse) => void;
-  const quick = { pauseMs: 1, longestPauseMs: 5, retries: 2, timeoutMs: 500 };
+  let serve: Serve;
+  const quick = { pauseMs: 1, longestPauseMs: 5, retries: 2, timeoutMs: 20_000 };
 
   beforeEach(async () => {
     asked = [];
     server = createServer((request, response) => {
       asked.push(request.url ?? '');
-      serve(request.url ?? '', response);
+      void serve(request.url ?? '', response);
     });
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -75,29 +78,7 @@ describe('a provisioning service', () => {
     server.close();
   });
 
-  /** Answers as Intel's service does; lists in hexadecimal are of caching services. */
-  const honest =
-    (lists: 'der' | 'hexadecimal' = 'der') =>
-    async (path: string, response: ServerResponse): Promise<void> => {
-      const tee = path.includes('/tdx/') ? 'tdx' : 'sgx';
-      const send = (document: Buffer, header: string, chain: string): void =>
-        void response.writeHead(200, header === '' ? {} : { [header]: encodeURIComponent(chain) }).end(document);
-      const sendList = (list: Buffer, header: string, chain: string): void =>
-        send(lists === 'der' ? list : Buffer.from(list.toString('hex')), header, chain);
-      if (path.includes('/tcb?')) {
-        const { document, issuerChain = '' } = signedAnswer(intel, 'tcbInfo', tcbInfo(tee));
-        send(document, 'TCB-Info-Issuer-Chain', issuerChain);
-      } else if (path.includes('/qe/identity')) {
-        const { document, issuerChain = '' } = signedAnswer(intel, 'enclaveIdentity', enclaveIdentity(tee));
-        send(document, 'SGX-Enclave-Identity-Issuer-Chain', issuerChain);
-      } else if (path.includes('/pckcrl?')) {
-        const of = path.includes('ca=platform') ? 'platform' : 'processor';
-        const chain = pem([intel[of], intel.rootAuthority]);
-        sendList(await intel.revocationList(of), 'SGX-PCK-CRL-Issuer-Chain', chain);
-      } else if (path.includes('/rootcacrl') || path.endsWith('/root.der')) {
-        sendList(await intel.revocationList('root'), '', '');
-      } else response.writeHead(404).end();
-    };
+  const honest = (lists: 'der' | 'hexadecimal' = 'der'): Serve => intelService(intel, {}, lists);
   const pcs = (options = {}): IntelCollateralSource =>
     provisioningService({ kind: 'pcs', url, rootListUrl: `${url}/root.der`, http: quick, ...options });
 
@@ -204,7 +185,7 @@ describe('a provisioning service', () => {
       serve = honest();
       const open = (): IntelCollateralSource => cachedSource(pcs(), 'early', storage, () => new Date());
       expect(await verdicts(open())).toEqual(all('ok'));
-      serve = (_, response) => response.destroy();
+      serve = (_, response) => void response.destroy();
       asked = [];
       expect(await verdicts(open())).toEqual(all('ok'));
       expect(asked).toEqual([]);
@@ -255,6 +236,7 @@ describe('a bundle', () => {
       },
     });
     expect(await verdicts(collateralBundle(file))).toEqual(all('ok'));
+    expect(await verdicts(collateralDocument(JSON.parse(readFileSync(file, 'utf8')) as JsonObject))).toEqual(all('ok'));
     const number = async (update: 'early' | 'standard'): Promise<unknown> =>
       JSON.parse(String((await collateralBundle(file, update).tcbInfo('tdx', fmspc))?.document)).tcbInfo
         .tcbEvaluationDataNumber;
@@ -263,34 +245,28 @@ describe('a bundle', () => {
   });
 
   it('may be the collateral of quotes, a file each, in a folder; what changed is read again', async () => {
-    const signers = pem([intel.tcbSigner, intel.rootAuthority]);
-    const of = async (tee: 'sgx' | 'tdx', authority: 'platform' | 'processor') => ({
-      tcb_info: JSON.stringify(signed('tcbInfo', tcbInfo(tee))),
-      tcb_info_issuer_chain: signers,
-      qe_identity: JSON.stringify(signed('enclaveIdentity', enclaveIdentity(tee))),
-      qe_identity_issuer_chain: signers,
-      pck_crl: await list(authority),
-      pck_crl_issuer_chain: pem([intel[authority], intel.rootAuthority]),
-      root_ca_crl: await list('root'),
-    });
+    const of = (tee: 'sgx' | 'tdx', authority: 'platform' | 'processor') => quoteCollateral(intel, tee, authority);
     const tdx = await of('tdx', 'platform');
-    const { tcbInfo: inner, signature } = JSON.parse(tdx.tcb_info) as Record<string, unknown>;
+    const { tcbInfo: inner, signature } = JSON.parse(tdx['tcb_info'] ?? '') as Record<string, unknown>;
     write('bundle/tdx.json', { ...tdx, tcb_info: JSON.stringify(inner), tcb_info_signature: signature });
     const bundle = collateralBundle(join(folder, 'bundle'));
     const missing = 'EV_COLLATERAL_UNAVAILABLE';
     expect(await verdicts(bundle)).toEqual({ ...all('ok'), sgx: missing, qe: missing, processor: missing });
     write('bundle/sgx.json', await of('sgx', 'processor'));
     expect(await verdicts(bundle)).toEqual(all('ok'));
-    const changed = write('bundle/tdx.json', { ...tdx, tcb_info: tdx.tcb_info.replace('"UpToDate"', '"Revoked"') });
+    const changed = write('bundle/tdx.json', {
+      ...tdx,
+      tcb_info: (tdx['tcb_info'] ?? '').replace('"UpToDate"', '"Revoked"'),
+    });
     utimesSync(changed, new Date(), new Date(Date.now() + 5000));
     expect(await verdicts(bundle)).toEqual({ ...all('ok'), tdx: 'EV_SIGNATURE' });
   });
 
   it('that is missing or holds something else says so', async () => {
     expect(await verdicts(collateralBundle(join(folder, 'absent')))).toEqual(all('EV_COLLATERAL_UNAVAILABLE'));
-    for (const content of ['no JSON', '[]', '{"tcb_info":"no JSON"}', '{"collaterals":1}', '{"root_ca_crl":"zz"}'])
-      expect(await verdicts(collateralBundle(write('wrong.json', content))), content).toEqual(
-        all('EV_COLLATERAL_UNAVAILABLE'),
-      );
+    expect(await verdicts(collateralBundle(write('wrong.json', 'no JSON')))).toEqual(all('EV_COLLATERAL_UNAVAILABLE'));
+    for (const content of ['[]', '1', '{"tcb_info":"no JSON"}', '{"collaterals":1}', '{"root_ca_crl":"zz"}'])
+      for (const source of [collateralBundle(write('wrong.json', content)), collateralDocument(JSON.parse(content))])
+        expect(await verdicts(source), `${source.name}: ${content}`).toEqual(all('EV_COLLATERAL_UNAVAILABLE'));
   });
 });

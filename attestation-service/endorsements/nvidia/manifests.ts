@@ -1,9 +1,9 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { asJsonObject, decodeBase64, parseJson, stringMember } from '@sealpod/protocol/json';
 import type { Storage } from '@sealpod/storage';
 import { type CollateralHttpOptions, getCollateral } from '../http-client.ts';
+import { readOptionalFile } from '../optional-file.ts';
 import { storedAnswers } from '../stored-answers.ts';
 
 /**
@@ -44,17 +44,7 @@ export function manifestService(url = defaultUrl, options: CollateralHttpOptions
 export function manifestFolder(folder: string): ManifestSource {
   return {
     name: `folder ${folder}`,
-    async manifest(id) {
-      const path = join(folder, `${id}.swidtag`);
-      try {
-        const bytes = await readFile(path);
-        if (bytes.length > maxBytes) throw new RangeError(`larger than ${maxBytes} bytes`);
-        return bytes;
-      } catch (cause) {
-        if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return undefined;
-        throw new SealpodError('EV_COLLATERAL_UNAVAILABLE', `${path} cannot be read`, { cause });
-      }
-    },
+    manifest: (id) => readOptionalFile(join(folder, `${id}.swidtag`), maxBytes),
   };
 }
 

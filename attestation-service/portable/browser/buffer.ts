@@ -181,26 +181,12 @@ class PortableBuffer extends Uint8Array {
     return this.subarray(at, at + size).reduce((sum, byte) => sum * 256 + byte, 0);
   }
 
-  readUIntLE(at: number, size: number): number {
-    if (at + size > this.length) throw new RangeError('out of range');
-    return this.subarray(at, at + size).reduceRight((sum, byte) => sum * 256 + byte, 0);
-  }
-
   readUInt8(at = 0): number {
     return this.#view.getUint8(at);
   }
 
   writeUInt8(value: number, at = 0): number {
     this.#view.setUint8(at, value);
-    return at + 1;
-  }
-
-  readInt8(at = 0): number {
-    return this.#view.getInt8(at);
-  }
-
-  writeInt8(value: number, at = 0): number {
-    this.#view.setInt8(at, value);
     return at + 1;
   }
 
@@ -237,24 +223,6 @@ class PortableBuffer extends Uint8Array {
 
   writeUInt32BE(value: number, at = 0): number {
     this.#view.setUint32(at, value, false);
-    return at + 4;
-  }
-
-  readInt32LE(at = 0): number {
-    return this.#view.getInt32(at, true);
-  }
-
-  writeInt32LE(value: number, at = 0): number {
-    this.#view.setInt32(at, value, true);
-    return at + 4;
-  }
-
-  readInt32BE(at = 0): number {
-    return this.#view.getInt32(at, false);
-  }
-
-  writeInt32BE(value: number, at = 0): number {
-    this.#view.setInt32(at, value, false);
     return at + 4;
   }
 

@@ -32,16 +32,23 @@ export function derElement(bytes: Uint8Array): {
   return { tag: all[0] ?? 0, content: all.subarray(2 + lengthBytes, size), size };
 }
 
-/** The members of a SEQUENCE of INTEGERs that are not negative. @throws RangeError */
-export function derIntegers(bytes: Uint8Array): Buffer[] {
+/** The members of a SEQUENCE. @throws RangeError */
+export function derMembers(bytes: Uint8Array): { readonly tag: number; readonly content: Buffer }[] {
   const sequence = derElement(bytes);
   if (sequence.tag !== 0x30 || sequence.size !== bytes.length) throw new RangeError('no sequence');
-  const found: Buffer[] = [];
+  const found: { readonly tag: number; readonly content: Buffer }[] = [];
   for (let rest = sequence.content; rest.length > 0; ) {
     const { tag, content, size } = derElement(rest);
-    if (tag !== 2 || content.length === 0 || (content[0] ?? 0) > 127) throw new RangeError('no positive integer');
-    found.push(content);
+    found.push({ tag, content });
     rest = rest.subarray(size);
   }
   return found;
+}
+
+/** The members of a SEQUENCE of INTEGERs that are not negative. @throws RangeError */
+export function derIntegers(bytes: Uint8Array): Buffer[] {
+  return derMembers(bytes).map(({ tag, content }) => {
+    if (tag !== 2 || content.length === 0 || (content[0] ?? 0) > 127) throw new RangeError('no positive integer');
+    return content;
+  });
 }

@@ -1,14 +1,6 @@
-import { AsnConvert } from '@peculiar/asn1-schema';
-import {
-  AuthorityKeyIdentifier,
-  Certificate,
-  type Extension,
-  KeyUsage,
-  KeyUsageFlags,
-  type Name,
-  SubjectKeyIdentifier,
-} from '@peculiar/asn1-x509';
-import { derElement } from './der.ts';
+import { AsnConvert, OctetString } from '@peculiar/asn1-schema';
+import { Certificate, type Extension, KeyUsage, KeyUsageFlags, type Name } from '@peculiar/asn1-x509';
+import { derElement, derMembers } from './der.ts';
 import { createPublicKey, type KeyObject } from './public-key.ts';
 import { signatureScheme, verifyScheme } from './signature-scheme.ts';
 
@@ -84,16 +76,24 @@ export class X509Certificate {
 
   /** Names, key identifiers, key usage and kind of key permit that `issuer` issued this; signatures are not verified. */
   checkIssued(issuer: X509Certificate): boolean {
+    try {
+      return this.#names(issuer);
+    } catch {
+      return false; // As Node, which takes no certificate with a malformed extension for an issuer's or an issued one.
+    }
+  }
+
+  #names(issuer: X509Certificate): boolean {
     const [own, other] = [this.#certificate.tbsCertificate, issuer.#certificate.tbsCertificate];
     if (canonicalName(own.issuer) !== canonicalName(other.subject)) return false;
-    const authority = this.#extension(extensionId.authorityKey, AuthorityKeyIdentifier);
-    const key = issuer.#extension(extensionId.subjectKey, SubjectKeyIdentifier);
-    const wantedKey = authority?.keyIdentifier;
-    if (wantedKey !== undefined && key !== undefined && !same(wantedKey.buffer, key.buffer)) return false;
-    const wantedSerial = authority?.authorityCertSerialNumber;
-    if (wantedSerial !== undefined && !same(wantedSerial, other.serialNumber)) return false;
-    const usage = issuer.#extension(extensionId.keyUsage, KeyUsage);
-    if (usage !== undefined && (usage.toNumber() & KeyUsageFlags.keyCertSign) === 0) return false;
+    const authority = authorityKey(this.#extension(extensionId.authorityKey));
+    const subjectKey = issuer.#extension(extensionId.subjectKey);
+    const key = subjectKey && AsnConvert.parse(subjectKey, OctetString).buffer;
+    if (authority.key !== undefined && key !== undefined && !authority.key.equals(Buffer.from(key))) return false;
+    if (authority.serial !== undefined && !authority.serial.equals(Buffer.from(other.serialNumber))) return false;
+    const usage = issuer.#extension(extensionId.keyUsage);
+    if (usage !== undefined && (AsnConvert.parse(usage, KeyUsage).toNumber() & KeyUsageFlags.keyCertSign) === 0)
+      return false;
     return signatureScheme(this.#certificate.signatureAlgorithm)?.fits(issuer.publicKey) ?? false;
   }
 
@@ -103,14 +103,25 @@ export class X509Certificate {
     return verifyScheme(signatureAlgorithm, publicKey, Buffer.from(tbsCertificateRaw), Buffer.from(signatureValue));
   }
 
-  #extension<T>(id: string, type: new () => T): T | undefined {
+  #extension(id: string): Buffer | undefined {
     const found = this.#certificate.tbsCertificate.extensions?.find(({ extnID }: Extension) => extnID === id);
-    return found && AsnConvert.parse(found.extnValue, type);
+    return found && Buffer.from(found.extnValue.buffer);
   }
 }
 
-function same(left: ArrayBuffer, right: ArrayBuffer): boolean {
-  return Buffer.from(left).equals(Buffer.from(right));
+/**
+ * What AuthorityKeyIdentifier (RFC 5280 section 4.2.1.1) says of the issuer's key and certificate. The library's own class
+ * would bring names of all kinds along, which are not compared.
+ *
+ * @throws RangeError
+ */
+function authorityKey(der: Buffer | undefined): { readonly key?: Buffer; readonly serial?: Buffer } {
+  const members = der === undefined ? [] : derMembers(der);
+  const found = new Map(members.map(({ tag, content }) => [tag, content]));
+  const unknown = [...found.keys()].filter((tag) => ![0x80, 0xa1, 0x82].includes(tag));
+  if (unknown.length > 0 || found.size < members.length) throw new RangeError('malformed authority key identifier');
+  const [key, serial] = [found.get(0x80), found.get(0x82)];
+  return { ...(key === undefined ? {} : { key }), ...(serial === undefined ? {} : { serial }) };
 }
 
 function valueText(value: { readonly anyValue?: ArrayBuffer; toString(): string }): string {

@@ -14,14 +14,8 @@ import { mintReport, reportFields, TestAmd } from '../../verifiers/snp/testing/m
 import { tpmVerifier } from '../../verifiers/tpm/index.ts';
 import { TestAuthority } from '../../verifiers/tpm/testing/authority.ts';
 import { initdata, session, TestGuest } from '../../verifiers/tpm/testing/mint.ts';
-import type { Call } from './drive.ts';
-
-/** A call, and the first reason code of its verdict. */
-export interface NamedCall {
-  readonly name: string;
-  readonly call: Call;
-  readonly code: string;
-}
+import type { Call, NamedCall } from './drive.ts';
+import { mintedTdxCalls, recordedTdxCalls } from './tdx-calls.ts';
 
 const pem = (der: Buffer): string =>
   `-----BEGIN CERTIFICATE-----\n${der.toString('base64')}\n-----END CERTIFICATE-----\n`;
@@ -230,6 +224,17 @@ export function recordedCalls(): NamedCall[] {
       },
     })),
     {
+      // Its virtual TPM and its quote are looked at all the same; the results are compared with Node's.
+      name: 'recorded: az-tdx-vtpm evidence-v1.json without collateral',
+      code: 'EV_COLLATERAL_UNAVAILABLE',
+      call: {
+        tee: 'az-tdx-vtpm',
+        evidence: JSON.parse(read('az-tdx-vtpm/evidence-v1.json').toString()) as JsonObject,
+        reportData: '11',
+        now,
+      },
+    },
+    {
       name: 'recorded: tpm',
       code: 'EV_NONCE_MISMATCH',
       call: { tee: 'tpm', evidence: tpm, reportData: '00', trustedAttestationKeys: [tpm.ak_public ?? ''], now },
@@ -238,5 +243,12 @@ export function recordedCalls(): NamedCall[] {
 }
 
 export async function allCalls(): Promise<NamedCall[]> {
-  return [...(await mintedSnpCalls()), ...(await mintedTpmCalls()), ...(await mintedEarCalls()), ...recordedCalls()];
+  return [
+    ...(await mintedSnpCalls()),
+    ...(await mintedTdxCalls()),
+    ...(await mintedTpmCalls()),
+    ...(await mintedEarCalls()),
+    ...recordedTdxCalls(),
+    ...recordedCalls(),
+  ];
 }

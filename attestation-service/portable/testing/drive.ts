@@ -2,28 +2,40 @@ import type { JsonObject, JsonValue } from '@sealpod/protocol/json';
 import type { EarVerification, RootConfiguration, Verification } from '../index.ts';
 
 /** One call of the entry point, as JSON: bytes are hexadecimal, dates RFC 3339. */
-export type Call =
-  | {
-      readonly tee: string;
-      readonly evidence: JsonValue;
-      readonly reportData?: string;
-      readonly nonce?: string;
-      readonly initDataDigest?: string;
-      readonly trustedAttestationKeys?: readonly string[];
-      readonly now: string;
-      readonly snpRoot?: RootConfiguration;
-      readonly revocationList?: string;
-      readonly allowVersion2?: boolean;
-      readonly tpmRoots?: readonly RootConfiguration[];
-      readonly challengeKey?: string;
-    }
-  | {
-      readonly token: string;
-      readonly jwks: { readonly keys: readonly JsonObject[] };
-      readonly issuer?: string;
-      readonly audience?: string;
-      readonly now: string;
-    };
+export type Call = EvidenceCall | TokenCall;
+
+export interface EvidenceCall {
+  readonly tee: string;
+  readonly evidence: JsonValue;
+  readonly reportData?: string;
+  readonly nonce?: string;
+  readonly initDataDigest?: string;
+  readonly trustedAttestationKeys?: readonly string[];
+  readonly now: string;
+  readonly snpRoot?: RootConfiguration;
+  readonly revocationList?: string;
+  readonly allowVersion2?: boolean;
+  readonly tdxRoot?: RootConfiguration;
+  readonly collateral?: JsonObject;
+  readonly acceptExpiredCollateral?: boolean;
+  readonly tpmRoots?: readonly RootConfiguration[];
+  readonly challengeKey?: string;
+}
+
+export interface TokenCall {
+  readonly token: string;
+  readonly jwks: { readonly keys: readonly JsonObject[] };
+  readonly issuer?: string;
+  readonly audience?: string;
+  readonly now: string;
+}
+
+/** A call, and the first reason code of its verdict. */
+export interface NamedCall {
+  readonly name: string;
+  readonly call: Call;
+  readonly code: string;
+}
 
 /** The entry point, as a module or as the global that a bundle sets. */
 export interface EntryPoint {
@@ -58,6 +70,13 @@ export async function drive(entryPoint: EntryPoint, calls: readonly Call[]): Pro
         ...(snpRoot === undefined ? {} : { root: snpRoot }),
         ...(allowVersion2 === undefined ? {} : { allowVersion2 }),
         ...(revocationList === undefined ? {} : { revocationList: bytes(revocationList) }),
+      },
+      tdx: {
+        ...(call.tdxRoot === undefined ? {} : { root: call.tdxRoot }),
+        ...(call.collateral === undefined ? {} : { collateral: call.collateral }),
+        ...(call.acceptExpiredCollateral === undefined
+          ? {}
+          : { acceptExpiredCollateral: call.acceptExpiredCollateral }),
       },
       tpm: {
         ...(tpmRoots === undefined ? {} : { roots: tpmRoots }),

@@ -30,7 +30,7 @@ const header = { meta: 8, cwtClaims: 15 } as const;
 
 /**
  * Opens a CoRIM (draft-ietf-rats-corim): COSE_Sign1 around an unsigned manifest, or that manifest alone, with or without
- * the outer tags 500 to 502. Signers are found by trying; `kid` is a hint.
+ * the tags 500 to 502; earlier drafts, which Veraison's tools write, have none. Signers are found by trying; `kid` is a hint.
  *
  * Not verified: that a signer is among the enrolled ones. Dates: a signed manifest must say since when it holds, in
  * `corim-meta`, in CWT claims or in its own validity; without it an old one could not be told from a new one.
@@ -40,7 +40,7 @@ const header = { meta: 8, cwtClaims: 15 } as const;
 export function openCorim(bytes: Uint8Array, signers: readonly Signer[]): OpenedCorim {
   try {
     const inner = withoutTags(bytes, [tags.corim, tags.signed]);
-    if (isTagged(inner, tags.unsigned)) return { statement: statementOf(inner, undefined) };
+    if (isTagged(inner, tags.unsigned) || isMap(inner)) return { statement: statementOf(inner, undefined) };
     const message = parseCoseSign1(inner, { what: 'signed CoRIM', maxBytes });
     checkContentType(message);
     return {
@@ -56,6 +56,11 @@ export function openCorim(bytes: Uint8Array, signers: readonly Signer[]): Opened
 
 function isTagged(bytes: Uint8Array, tag: number): boolean {
   return bytes[0] === 0xd9 && bytes[1] === tag >> 8 && bytes[2] === (tag & 0xff);
+}
+
+/** The manifest itself, as earlier drafts have it. */
+function isMap([first = 0]: Uint8Array): boolean {
+  return first >> 5 === 5;
 }
 
 function withoutTags(bytes: Uint8Array, outer: readonly number[]): Uint8Array {

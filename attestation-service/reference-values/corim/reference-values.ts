@@ -28,7 +28,8 @@ const maxValues = 10_000;
  */
 export function referenceValuesOf(manifestTags: CborValue): JsonObject {
   const values = new Map<string, JsonValue>();
-  for (const tag of asCborArray(manifestTags, 'tags of the CoRIM')) {
+  for (const item of asCborArray(manifestTags, 'tags of the CoRIM')) {
+    const tag = item instanceof Uint8Array ? tagInside(item) : item;
     if (!(tag instanceof CborTag) || tag.tag !== tags.comid)
       throw unsupported('tag', 'CoMID (506)', tag instanceof CborTag ? `${tag.tag}` : describeCbor(tag));
     const comid = asCborMap(decodeInner(tag.value, 'CoMID'), 'CoMID');
@@ -39,6 +40,12 @@ export function referenceValuesOf(manifestTags: CborValue): JsonObject {
   }
   if (values.size === 0) throw new SealpodError('EV_FORMAT', 'the CoRIM holds no reference value');
   return Object.fromEntries(values);
+}
+
+/** Earlier drafts, and Veraison's tools, wrap a tag with what it holds into a byte string. */
+function tagInside(bytes: Uint8Array): CborValue {
+  const [first, high = 0, low = 0] = bytes;
+  return first === 0xd9 ? new CborTag((high << 8) | low, bytes.subarray(3)) : bytes;
 }
 
 function readTriple(triple: CborValue, values: Map<string, JsonValue>): void {

@@ -1,28 +1,25 @@
-import { createHash, createPublicKey, generateKeyPairSync } from 'node:crypto';
+import { generateKeyPairSync } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { JsonObject, JsonValue } from '@sealpod/protocol/json';
-import { SoftwareTpm, type QuoteOptions as TpmQuoteOptions } from '@sealpod/protocol/tpm/testing';
 import { failures } from '@sealpod/protocol/verdict';
 import { openStorage, type Storage } from '@sealpod/storage';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { IntelCollateral } from '../../endorsements/intel/collateral.ts';
 import { SeenBefore } from '../../endorsements/intel/seen-before.ts';
-import {
-  type CollateralOptions,
-  mintQuote,
-  mintSource,
-  type QuoteOptions,
-  quoteParts,
-  TestIntel,
-} from '../dcap/testing/mint.ts';
+import { type CollateralOptions, mintSource, quoteParts, TestIntel } from '../dcap/testing/mint.ts';
 import { azureTdxVerifier } from './tdx.ts';
+import {
+  azureTdxEvidence,
+  bootedTpm,
+  azureInitdata as initDataDigest,
+  azureReportData as reportData,
+  variableAt,
+} from './testing/mint.ts';
 
 const now = new Date('2026-06-01T00:00:00Z');
-const reportData = Buffer.alloc(48, 7);
-const initDataDigest = Buffer.alloc(32, 9);
 let intel: TestIntel;
 let folder: string;
 let storage: Storage;
@@ -37,81 +34,6 @@ afterAll(async () => {
   await storage.close();
   rmSync(folder, { recursive: true, force: true });
 });
-
-/** What a test makes another about a machine of Azure, before it is signed and hashed. */
-interface Changes {
-  readonly version?: 0 | 1 | 2;
-  readonly tpm?: SoftwareTpm;
-  /** Of the key in the variable data, where it is another than the TPM's. */
-  readonly keyOf?: SoftwareTpm;
-  readonly qualifyingData?: Buffer;
-  readonly tpmQuote?: TpmQuoteOptions;
-  readonly userData?: Buffer;
-  readonly reportType?: number;
-  readonly hashType?: number;
-  readonly quote?: QuoteOptions;
-  /** Of the quote. */
-  readonly tdReportData?: Buffer;
-}
-
-function bootedTpm(): SoftwareTpm {
-  const tpm = new SoftwareTpm({ attestationKey: 'rsa' });
-  for (let register = 0; register < 8; register++) tpm.extend(register, Buffer.alloc(32, register + 1));
-  tpm.extend(8, initDataDigest);
-  return tpm;
-}
-
-function hclReport({ attestationKey }: SoftwareTpm, { userData, reportType = 4, hashType = 1 }: Changes): Buffer {
-  const { n = '', e = '' } = createPublicKey(attestationKey).export({ format: 'jwk' });
-  const variable = Buffer.from(
-    JSON.stringify({
-      keys: [{ kid: 'HCLAkPub', kty: 'RSA', key_ops: ['sign'], n, e }],
-      'vm-configuration': { 'secure-boot': true },
-      'user-data': (userData ?? Buffer.concat([reportData, Buffer.alloc(16)])).toString('hex'),
-    }),
-  );
-  const head = Buffer.alloc(32 + 1184 + 20);
-  head.write('HCLA', 'latin1');
-  [variable.length + 20, 1, reportType, hashType, variable.length].forEach((value, index) => {
-    head.writeUInt32LE(value, 32 + 1184 + index * 4);
-  });
-  return Buffer.concat([head, variable]);
-}
-
-const variableAt = 32 + 1184 + 20;
-
-/** Evidence of a machine, with all that binds its parts. */
-function evidenceOf(changes: Changes = {}): JsonObject {
-  const { version = 2, tpm = bootedTpm(), qualifyingData = reportData } = changes;
-  const hcl = hclReport(changes.keyOf ?? tpm, changes);
-  const bound = Buffer.alloc(64);
-  createHash('sha256').update(hcl.subarray(variableAt)).digest().copy(bound);
-  const quote = mintQuote(intel, 'tdx-4', {
-    ...changes.quote,
-    td: { reportData: changes.tdReportData ?? bound, ...changes.quote?.td },
-  });
-  const { message, signature } = tpm.quote(qualifyingData, changes.tpmQuote);
-  // Azure's evidence has the signature by itself, without the TPM's structure around it.
-  const raw = signature.subarray(6);
-  if (version === 0) {
-    const pcrs = tpm.pcrs.map((value) => [...value]);
-    return {
-      tpm_quote: { signature: [...raw], message: [...message], pcrs },
-      hcl_report: [...hcl],
-      td_quote: [...quote],
-    };
-  }
-  return {
-    version,
-    tpm_quote: {
-      signature: raw.toString('hex'),
-      message: message.toString('hex'),
-      pcrs: tpm.pcrs.map((value) => value.toString('hex')),
-    },
-    hcl_report: hcl.toString('base64url'),
-    td_quote: quote.toString('base64url'),
-  };
-}
 
 async function verified(evidence: JsonValue, collateral: CollateralOptions = {}, bindings = {}) {
   const rules = {
@@ -141,7 +63,7 @@ async function refusals(evidence: JsonValue, collateral: CollateralOptions = {},
 describe('a minted TD of Azure', () => {
   it.each([0, 1, 2] as const)('verifies in evidence of version %s, with the claims of both parts', async (version) => {
     const tpm = bootedTpm();
-    const { verdict, claims } = await verified(evidenceOf({ version, tpm }));
+    const { verdict, claims } = await verified(azureTdxEvidence(intel, { version, tpm }));
     expect(failures(verdict)).toEqual([]);
     expect(claims).toMatchObject({
       tcb_status: 'UpToDate',
@@ -169,52 +91,80 @@ describe('a minted TD of Azure', () => {
     return { ...evidence, tpm_quote: { ...quote, pcrs: change(quote['pcrs'] as string[]) } };
   };
   const inside = (name: 'hcl_report' | 'td_quote', at: number): JsonObject => {
-    const evidence = evidenceOf();
+    const evidence = azureTdxEvidence(intel);
     return { ...evidence, [name]: flip(evidence[name], at, 'base64url') };
   };
   const parts = quoteParts('tdx-4');
 
   it.each<[string, string, () => JsonValue]>([
-    ['the signature of the TPM', 'quote signature: EV_SIGNATURE', () => inQuote(evidenceOf(), 'signature', 5)],
-    ['the magic of its quote', 'quote structure: EV_SIGNATURE', () => inQuote(evidenceOf(), 'message', 0)],
-    ['what the quote is qualified by', 'report data: EV_BINDING_MISMATCH', () => inQuote(evidenceOf(), 'message', 50)],
+    [
+      'the signature of the TPM',
+      'quote signature: EV_SIGNATURE',
+      () => inQuote(azureTdxEvidence(intel), 'signature', 5),
+    ],
+    ['the magic of its quote', 'quote structure: EV_SIGNATURE', () => inQuote(azureTdxEvidence(intel), 'message', 0)],
+    [
+      'what the quote is qualified by',
+      'report data: EV_BINDING_MISMATCH',
+      () => inQuote(azureTdxEvidence(intel), 'message', 50),
+    ],
     [
       'a quote signed by another key',
       'quote signature: EV_SIGNATURE',
-      () => evidenceOf({ tpmQuote: { signer: generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey } }),
+      () =>
+        azureTdxEvidence(intel, {
+          tpmQuote: { signer: generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey },
+        }),
     ],
-    ['something that is no quote', 'quote structure: EV_SIGNATURE', () => evidenceOf({ tpmQuote: { type: 0x8017 } })],
+    [
+      'something that is no quote',
+      'quote structure: EV_SIGNATURE',
+      () => azureTdxEvidence(intel, { tpmQuote: { type: 0x8017 } }),
+    ],
     [
       'a quote of fewer registers',
       'quoted registers: EV_SIGNATURE',
-      () => evidenceOf({ tpmQuote: { registers: [0, 1, 2, 3] } }),
+      () => azureTdxEvidence(intel, { tpmQuote: { registers: [0, 1, 2, 3] } }),
     ],
-    ['a quote of another bank', 'quoted registers: EV_SIGNATURE', () => evidenceOf({ tpmQuote: { bank: 0x0c } })],
+    [
+      'a quote of another bank',
+      'quoted registers: EV_SIGNATURE',
+      () => azureTdxEvidence(intel, { tpmQuote: { bank: 0x0c } }),
+    ],
     [
       'the value of a register',
       'register values: EV_SIGNATURE',
-      () => withRegisters(evidenceOf(), ([first, ...others]) => [flip(first, 3, 'hex'), ...others]),
+      () => withRegisters(azureTdxEvidence(intel), ([first, ...others]) => [flip(first, 3, 'hex'), ...others]),
     ],
     [
       'registers in another order',
       'register values: EV_SIGNATURE',
-      () => withRegisters(evidenceOf(), ([first = '', second = '', ...others]) => [second, first, ...others]),
+      () =>
+        withRegisters(azureTdxEvidence(intel), ([first = '', second = '', ...others]) => [second, first, ...others]),
     ],
-    ['registers left out', 'thrown: EV_FORMAT', () => withRegisters(evidenceOf(), (pcrs) => pcrs.slice(0, 8))],
+    [
+      'registers left out',
+      'thrown: EV_FORMAT',
+      () => withRegisters(azureTdxEvidence(intel), (pcrs) => pcrs.slice(0, 8)),
+    ],
     [
       'the session of the quote',
       'report data: EV_BINDING_MISMATCH',
-      () => evidenceOf({ qualifyingData: Buffer.alloc(48, 8) }),
+      () => azureTdxEvidence(intel, { qualifyingData: Buffer.alloc(48, 8) }),
     ],
-    ['the user data', 'user data: EV_BINDING_MISMATCH', () => evidenceOf({ userData: Buffer.alloc(64, 8) })],
-    ['the type of the report', 'HCL report: EV_FORMAT', () => evidenceOf({ reportType: 2 })],
-    ['the type of its digest', 'HCL report: EV_FORMAT', () => evidenceOf({ hashType: 2 })],
+    [
+      'the user data',
+      'user data: EV_BINDING_MISMATCH',
+      () => azureTdxEvidence(intel, { userData: Buffer.alloc(64, 8) }),
+    ],
+    ['the type of the report', 'HCL report: EV_FORMAT', () => azureTdxEvidence(intel, { reportType: 2 })],
+    ['the type of its digest', 'HCL report: EV_FORMAT', () => azureTdxEvidence(intel, { hashType: 2 })],
     ['the header of the report', 'thrown: EV_FORMAT', () => inside('hcl_report', 0)],
     ['a key in the report', 'binding of the virtual TPM: EV_PART_MIX', () => inside('hcl_report', variableAt + 80)],
     [
       'what the TD reports',
       'binding of the virtual TPM: EV_PART_MIX',
-      () => evidenceOf({ tdReportData: Buffer.alloc(64, 7) }),
+      () => azureTdxEvidence(intel, { tdReportData: Buffer.alloc(64, 7) }),
     ],
     ['a measurement of the TD', 'quote signature: EV_SIGNATURE', () => inside('td_quote', parts.body + 140)],
     [
@@ -230,13 +180,13 @@ describe('a minted TD of Azure', () => {
     [
       'the module’s signer',
       'signer of the TDX module: EV_TCB_STATUS',
-      () => evidenceOf({ quote: { td: { mrSignerSeam: Buffer.alloc(48, 1) } } }),
+      () => azureTdxEvidence(intel, { quote: { td: { mrSignerSeam: Buffer.alloc(48, 1) } } }),
     ],
     [
       'the version of the evidence',
       'thrown: EV_FORMAT',
       () => {
-        const evidence = evidenceOf();
+        const evidence = azureTdxEvidence(intel);
         return { ...evidence, version: 3 };
       },
     ],
@@ -245,7 +195,7 @@ describe('a minted TD of Azure', () => {
   });
 
   it('G-22: parts of two machines that are both genuine', async () => {
-    const [one, other] = [evidenceOf(), evidenceOf()];
+    const [one, other] = [azureTdxEvidence(intel), azureTdxEvidence(intel)];
     for (const [part, expected] of [
       ['td_quote', 'binding of the virtual TPM: EV_PART_MIX'],
       ['hcl_report', 'quote signature: EV_SIGNATURE'],
@@ -255,12 +205,12 @@ describe('a minted TD of Azure', () => {
   });
 
   it('G-05: a TPM whose key no hardware vouches for', async () => {
-    const found = await refusals(evidenceOf({ keyOf: bootedTpm() }));
+    const found = await refusals(azureTdxEvidence(intel, { keyOf: bootedTpm() }));
     expect(found).toContain('quote signature: EV_SIGNATURE');
   });
 
   it('initdata that was not measured, and evidence for no session at all', async () => {
-    const evidence = evidenceOf();
+    const evidence = azureTdxEvidence(intel);
     expect(await refusals(evidence, {}, { initDataDigest: Buffer.alloc(32, 1) })).toEqual([
       'initdata: INITDATA_DIGEST',
     ]);
@@ -271,7 +221,7 @@ describe('a minted TD of Azure', () => {
   });
 
   it('nothing verifies without current collateral', async () => {
-    const evidence = evidenceOf();
+    const evidence = azureTdxEvidence(intel);
     expect(await refusals(evidence, { tcbInfo: null })).toEqual(['TCB info: EV_COLLATERAL_UNAVAILABLE']);
     expect(await refusals(evidence, { tcbInfo: { nextUpdate: '2026-05-31T00:00:00Z' } })).toEqual([
       'TCB info: EV_COLLATERAL_EXPIRED',
@@ -283,7 +233,7 @@ describe('a minted TD of Azure', () => {
 
   it('malformed members are refused by name', async () => {
     for (const version of [0, 1, 2] as const) {
-      const evidence = evidenceOf({ version });
+      const evidence = azureTdxEvidence(intel, { version });
       for (const member of Object.keys(evidence).filter((key) => key !== 'version'))
         for (const value of [null, 5, [], {}, '', 'x'])
           expect(await refusals({ ...evidence, [member]: value }), `${version} ${member}`).toEqual([

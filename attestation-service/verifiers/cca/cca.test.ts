@@ -1,4 +1,4 @@
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -77,6 +77,64 @@ describe('a CCA token', () => {
       report_data: regularise(reportData, 64).toString('hex'),
       init_data: regularise(initDataDigest, 64).toString('hex'),
     });
+  });
+
+  it('may name other hashes, have claims that nobody knows, and its realm’s key in either form', async () => {
+    const sha512 = (bytes: Buffer): Buffer => createHash('sha512').update(bytes).digest();
+    const { x = '', y = '' } = platform.realmKey.publicKey.export({ format: 'jwk' });
+    const coordinates = [x, y].map((part) => Buffer.from(part, 'base64url'));
+    const coseKey = encodeCbor(
+      new Map<CborValue, CborValue>([
+        [1, 2],
+        [2, Buffer.from('kid')],
+        [3, -35],
+        [-1, 2],
+        [-2, coordinates[0] ?? null],
+        [-3, coordinates[1] ?? null],
+      ]),
+    );
+    const point = Buffer.concat([Buffer.from([4]), ...coordinates]);
+    for (const [profile, key] of [
+      ['first', coseKey],
+      ['first', point],
+      ['2023', point],
+      ['2024', coseKey],
+    ] as const) {
+      const token = mint({
+        profile,
+        realm: (claims) =>
+          void claims.set(44237, key).set(44240, 'sha-512').set(44236, 'sha-256').set(44299, 'a claim to come'),
+        platform: (claims) =>
+          void claims
+            .set(10, sha512(key))
+            .set(2402, 'sha-512')
+            .set(2403, Buffer.from('manufacturing'))
+            .set(2499, new Map([[1, 'a claim to come']])),
+      });
+      expect(await refusals(ccaEvidence(token)), profile).toEqual([]);
+    }
+    // Measurements and signers of SHA-512, and of SHA-384, are as long as these.
+    for (const length of [48, 64]) {
+      const components = [{ type: 'BL', measurement: randomBytes(length), signer: randomBytes(length) }];
+      const token = mint({
+        platform: (claims) =>
+          void claims.set(
+            2399,
+            components.map(
+              ({ type, measurement, signer }) =>
+                new Map<CborValue, CborValue>([
+                  [1, type],
+                  [2, measurement],
+                  [4, '1.2.3'],
+                  [5, signer],
+                ]),
+            ),
+          ),
+      });
+      const [reference] = platform.stores().platforms;
+      const by = under({ platforms: reference === undefined ? [] : [{ ...reference, components }] });
+      expect(await refusals(ccaEvidence(token), by), `${length}`).toEqual([]);
+    }
   });
 
   it('is accepted as text too, which is how upstream passes it on', async () => {

@@ -185,6 +185,11 @@ describe.each(kinds)('a minted quote %s', (kind) => {
 
   const cases: readonly [string, string, () => Case][] = [
     [
+      'a quote of another vendor',
+      'EV_TEE_UNSUPPORTED vendor of the quote',
+      () => ({ quote: { header: { vendorId: Buffer.from('939a7233f79c4ca9940a0db3957f0608', 'hex') } } }),
+    ],
+    [
       'a quote signed by another key',
       'EV_SIGNATURE quote signature',
       () => ({ quote: { quoteSigner: other.machine.key } }),
@@ -388,6 +393,40 @@ describe('the TDX module', () => {
     });
     expect(outdated['tcb_status']).toBe('OutOfDateConfigurationNeeded');
   });
+});
+
+it('the certificates of a quote may come in any order, without the root, and with text between them', async () => {
+  const { machine, platform: authority, rootAuthority } = intel;
+  for (const chain of [
+    pem([rootAuthority, authority, machine]),
+    pem([authority, machine]),
+    `subject=CN = x\r\n${pem([machine, authority])}\r\n`.replaceAll('\n', '\r\n'),
+  ])
+    expect(await codes('tdx-4', { quote: { chain } })).toEqual([]);
+  // The certificate alone, DER or PEM: who issued it comes with the list of platforms.
+  for (const content of [machine.der, Buffer.from(pem([machine]))])
+    expect(await codes('sgx-3', { quote: { certification: { type: 4, content } } })).toEqual([]);
+});
+
+it('a quote of version 3 that names a TEE is none of Intel’s', async () => {
+  expect(await codes('sgx-3', { quote: { header: { teeType: 0x81 } } })).toEqual([
+    'EV_TEE_UNSUPPORTED vendor of the quote',
+  ]);
+});
+
+it('what the library for ASN.1 throws of its own accord is a malformed extension too', async () => {
+  // A UniversalString of three bytes, in the place of a version.
+  const universal = (certificate: Buffer): Buffer => {
+    const changed = Buffer.from(certificate);
+    const at = changed.indexOf(Buffer.from('060a2a864886f84d010d0101', 'hex'));
+    expect(changed[at + 12]).toBe(4);
+    changed[at + 12] = 0x1c;
+    changed[at + 13] = 3;
+    return changed;
+  };
+  const machine = { ...intel.machine, der: universal(intel.machine.der) };
+  const found = await codes('tdx-4', { quote: { machine, chain: intel.chain(machine) } });
+  expect(found).toContain('EV_FORMAT certificate of the platform');
 });
 
 it('G-20: a debug TD says so', async () => {

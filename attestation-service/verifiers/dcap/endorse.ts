@@ -6,7 +6,7 @@ import type { Collateral, IntelCollateral } from '../../endorsements/intel/colla
 import type { Verified } from '../../endorsements/intel/signed-document.ts';
 import type { EnclaveIdentity, TcbInfo } from '../../endorsements/intel/tcb-info.ts';
 import type { RevocationList } from '../../endorsements/revocation-list.ts';
-import { type PckCertificate, readPckCertificate } from './pck-certificate.ts';
+import { hasPlatformExtension, type PckCertificate, readPckCertificate } from './pck-certificate.ts';
 
 /** Whose quotes are accepted, and where the collateral comes from. */
 export interface DcapRules {
@@ -38,7 +38,10 @@ export async function endorseQuote(
   now: Date,
 ): Promise<DcapEndorsements | SealpodError> {
   try {
-    const [leaf, ...authorities] = await platformCertificates(quote, collateral);
+    const certificates = await platformCertificates(quote, collateral);
+    // Whatever their order: only the platform's has the extension. Without one, the first is told to lack it.
+    const leaf = certificates.find(hasPlatformExtension) ?? certificates[0];
+    const authorities = certificates.filter((certificate) => certificate !== leaf);
     if (leaf === undefined) throw new SealpodError('EV_FORMAT', 'the quote has no certificate of its platform');
     const pck = readPckCertificate(leaf);
     const { tee } = quote.body;
@@ -70,10 +73,16 @@ async function platformCertificates(
     case 'platform-id': {
       const { platformId, cpuSvn, pceSvn, pceId } = certification;
       const qeId = header.userData.subarray(0, 16);
+      let away: SealpodError | undefined;
       for (const source of collateral.sources) {
-        const chain = await source.pckChain?.({ encryptedPlatformId: platformId, cpuSvn, pceSvn, pceId, qeId });
-        if (chain !== undefined) return parsePemCertificates(chain.toString('latin1'));
+        try {
+          const chain = await source.pckChain?.({ encryptedPlatformId: platformId, cpuSvn, pceSvn, pceId, qeId });
+          if (chain !== undefined) return parsePemCertificates(chain.toString('latin1'));
+        } catch (thrown) {
+          away ??= asSealpodError(thrown);
+        }
       }
+      if (away !== undefined) throw away;
       throw new SealpodError('EV_COLLATERAL_UNAVAILABLE', 'no source has the certificate of the platform', {
         expected: 'a quote that brings it, or a source that has it',
         actual: `certification data of type ${certification.type}`,

@@ -43,6 +43,11 @@ const issuers: Readonly<Record<string, PckAuthority>> = {
   'Intel SGX PCK Processor CA': 'processor',
 };
 
+/** Whether it is a platform's, by its extension alone. */
+export function hasPlatformExtension({ extensions }: Certificate): boolean {
+  return extensions.has(extension);
+}
+
 const known = new WeakMap<Certificate, PckCertificate>();
 
 /** @throws SealpodError EV_FORMAT where the extension is missing or malformed, EV_CERT_CHAIN for another issuer */
@@ -113,9 +118,13 @@ function fieldsOf(block: BaseBlock, prefix: string): Map<string, BaseBlock> {
 }
 
 function parse(der: Buffer): BaseBlock {
-  const { offset, result } = fromBER(new Uint8Array(der));
-  if (offset !== der.length) throw malformed('it is no DER value');
-  return result;
+  try {
+    const { offset, result } = fromBER(new Uint8Array(der));
+    if (offset === der.length) return result;
+  } catch {
+    // The library throws errors of its own for some strings and times that are malformed.
+  }
+  throw malformed('it is no DER value');
 }
 
 function sequence(block: BaseBlock): readonly BaseBlock[] {

@@ -4,7 +4,7 @@ import type { SealpodError } from '@sealpod/protocol/errors';
 import type { Verdict } from '@sealpod/protocol/verdict';
 import { findPath } from '../../endorsements/certificate-path.ts';
 import type { Collateral } from '../../endorsements/intel/collateral.ts';
-import type { Verified } from '../../endorsements/intel/signed-document.ts';
+import { isCurrentDocument, type Verified } from '../../endorsements/intel/signed-document.ts';
 import type { EnclaveIdentity, SignedFor, TcbInfo } from '../../endorsements/intel/tcb-info.ts';
 import { isCurrent, isListed, type RevocationList } from '../../endorsements/revocation-list.ts';
 import { isValidAt, type VerifiedChain } from '../../endorsements/verified-chain.ts';
@@ -24,6 +24,7 @@ export function verifyQuote(
 ): readonly Verdict[] {
   const { pck, tcbInfo, qeIdentity } = endorsements;
   return [
+    checkVendor(quote),
     checkQuoteSignature(quote),
     checkAttestationKey(quote),
     checkEnclaveSignature(quote, pck.certificate.x509.publicKey),
@@ -39,6 +40,24 @@ export function verifyQuote(
       checkEnclave(quote, identity),
     ]),
   ];
+}
+
+/** Intel's own quoting enclaves; quotes of others have the same form, and no collateral of Intel's speaks of them. */
+const intelVendorId = '939a7233f79c4ca9940a0db3957f0607';
+
+/** As Intel's library validates a header: of its vendor, and in version 3 with zeros where later ones name the TEE. */
+function checkVendor({ header: { version, teeType, vendorId } }: Quote): Verdict {
+  const vendor = vendorId.toString('hex');
+  return check(
+    'vendor of the quote',
+    vendor === intelVendorId && (version > 3 || teeType === 0),
+    'EV_TEE_UNSUPPORTED',
+    {
+      expected: `a quote of Intel's, ${intelVendorId}`,
+      actual: version > 3 || teeType === 0 ? vendor : `version 3 with TEE type ${teeType}`,
+      source: 'header of the quote',
+    },
+  );
 }
 
 function checkQuoteSignature({ attestationKey, signed, signature }: Quote): Verdict {
@@ -126,18 +145,18 @@ function revokedSigners(
 
 function document<Document extends SignedFor>(
   name: string,
-  { value, problem }: Collateral<Verified<Document>>,
+  { value, problem, ...others }: Collateral<Verified<Document>>,
   { acceptExpiredCollateral }: DcapRules,
   now: Date,
   then: (document: Document) => readonly Verdict[],
 ): Verdict[] {
   if (value === undefined) return [missing(name, problem)];
-  const { document: read, chain } = value;
-  const current = read.issueDate <= now && now <= read.nextUpdate && isValidAt(chain, now);
+  const { document: read } = value;
+  const current = isCurrentDocument(value, now);
   return [
     check(name, current || (acceptExpiredCollateral && read.issueDate <= now), 'EV_COLLATERAL_EXPIRED', {
       expected: `issued by ${now.toISOString()} and current`,
-      actual: `from ${read.issueDate.toISOString()} to ${read.nextUpdate.toISOString()}`,
+      actual: `from ${read.issueDate.toISOString()} to ${read.nextUpdate.toISOString()}${elsewhere(others)}`,
     }),
     ...then(read),
   ];
@@ -145,7 +164,7 @@ function document<Document extends SignedFor>(
 
 function list(
   name: string,
-  { value, problem }: Collateral<DatedList>,
+  { value, problem, ...others }: Collateral<DatedList>,
   acceptExpired: boolean,
   now: Date,
   then: (list: RevocationList) => readonly Verdict[],
@@ -158,7 +177,7 @@ function list(
   return [
     check(name, current || (acceptExpired && thisUpdate <= now), 'EV_COLLATERAL_EXPIRED', {
       expected: 'a list that is current, of an issuer that is valid',
-      actual: `from ${thisUpdate.toISOString()} to ${nextUpdate?.toISOString() ?? 'no date'}${issuer}`,
+      actual: `from ${thisUpdate.toISOString()} to ${nextUpdate?.toISOString() ?? 'no date'}${issuer}${elsewhere(others)}`,
     }),
     ...then(revoked),
   ];
@@ -170,12 +189,19 @@ interface DatedList {
   readonly chain?: VerifiedChain;
 }
 
-function listOf({ value, problem }: Collateral<RevocationList>): Collateral<DatedList> {
-  return value === undefined ? { problem } : { value: { list: value } };
+function listOf(list: Collateral<RevocationList>): Collateral<DatedList> {
+  return list.value === undefined ? list : { ...list, value: { list: list.value } };
 }
 
-function issuedListOf({ value, problem }: Collateral<Verified<RevocationList>>): Collateral<DatedList> {
-  return value === undefined ? { problem } : { value: { list: value.document, chain: value.chain } };
+function issuedListOf(list: Collateral<Verified<RevocationList>>): Collateral<DatedList> {
+  return list.value === undefined ? list : { ...list, value: { list: list.value.document, chain: list.value.chain } };
+}
+
+/** Why no other source helped out where collateral is not current. */
+function elsewhere({ elsewhere: problem }: { readonly elsewhere?: SealpodError }): string {
+  return problem === undefined
+    ? ''
+    : `; ${problem.message}${problem.detail.actual ? `: ${problem.detail.actual}` : ''}`;
 }
 
 function missing(name: string, problem: SealpodError): Verdict {

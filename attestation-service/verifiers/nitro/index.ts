@@ -130,10 +130,11 @@ function checkReportData({ userData }: NitroDocument, expected: Buffer | undefin
   });
 }
 
-/** The session's nonce as its text, or as what the text encodes. */
+/** The session's nonce as its text, or as what the text encodes. One of no bytes is none: some libraries write it so. */
 function checkNonce({ nonce }: NitroDocument, expected: string | undefined): Verdict {
   const right = expected === undefined ? [] : [Buffer.from(expected), Buffer.from(expected, 'base64')];
-  const holds = nonce === undefined || expected === undefined || right.some((bytes) => bytes.equals(nonce));
+  const holds =
+    nonce === undefined || nonce.length === 0 || expected === undefined || right.some((bytes) => bytes.equals(nonce));
   return check('nonce', holds, 'EV_NONCE_MISMATCH', {
     expected: expected ?? '',
     actual: nonce?.toString('hex') ?? '',

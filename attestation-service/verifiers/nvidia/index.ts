@@ -15,6 +15,12 @@ import {
   storedManifests,
 } from '../../endorsements/nvidia/manifests.ts';
 import { type RemoteService, remoteService } from '../../endorsements/nvidia/remote.ts';
+import {
+  listFolder,
+  listService,
+  type NvidiaListSource,
+  storedLists,
+} from '../../endorsements/nvidia/revocation-lists.ts';
 import { askOcsp } from '../../endorsements/ocsp.ts';
 import { sentPath } from '../certificate-chain.ts';
 import { allOf, check } from '../check.ts';
@@ -31,6 +37,7 @@ import {
   withinValidity,
 } from './manifests.ts';
 import { type AskRevocation, checkRevocation } from './revocation.ts';
+import { checkLists } from './revocation-lists.ts';
 import { type DeviceLinks, protectedTopology } from './topology.ts';
 import { checkDistinct, type DeviceStatement, verifyDevice } from './verify.ts';
 
@@ -41,20 +48,26 @@ export interface NvidiaRules {
   readonly manifests?: ManifestRules & { readonly sources: readonly ManifestSource[] };
   /** Undefined: revocation is not asked for. */
   readonly revocation?: AskRevocation;
+  /** Undefined: revocation lists are not looked at. */
+  readonly revocationLists?: readonly NvidiaListSource[];
 }
 
 /** The verifier of a configuration, under NVIDIA's own roots. */
 export function nvidiaVerifierOf(config: NvidiaConfig, storage: Storage, now: () => Date): Verifier {
   if (config.verifier === 'remote') return remoteNvidiaVerifier(remoteService(config.remote));
-  const { manifests = [], ocspUrl } = config;
+  const { manifests = [], revocationLists = [], ocspUrl } = config;
   const sources = manifests.map((source) =>
     source.type === 'folder'
       ? manifestFolder(source.folder)
       : storedManifests(manifestService(source.url), storage, now),
   );
   const acceptExpiredSigners = config.acceptExpiredManifests ?? false;
+  const lists = revocationLists.map((source) =>
+    source.type === 'folder' ? listFolder(source.folder) : storedLists(listService(source.url), storage, now),
+  );
   return nvidiaVerifier({
     root: nvidiaDeviceRoot,
+    ...(lists.length === 0 ? {} : { revocationLists: lists }),
     ...(sources.length === 0 ? {} : { manifests: { root: nvidiaManifestRoot, acceptExpiredSigners, sources } }),
     ...(ocspUrl === undefined
       ? {}
@@ -109,40 +122,41 @@ function parseDevice(device: NvidiaDevice): Parsed {
 
 async function verifyOne(
   statement: Parsed,
-  { root, manifests, revocation }: NvidiaRules,
+  { root, manifests, revocation, revocationLists }: NvidiaRules,
   { reportData, now }: Expectations,
 ): Promise<{ readonly verdict: Verdict; readonly submodule: SubmoduleClaims }> {
   const teeClass = deviceClass(statement.architecture);
   const own = deviceClaims(statement.device, statement.report);
   const device = verifyDevice(statement, root, { ...(reportData === undefined ? {} : { reportData }), now });
-  const plain = { teeClass, claims: { ...own, sealpod: details(statement) } };
+  const listed = revocationLists !== undefined;
+  const plain = { teeClass, claims: { ...own, sealpod: details(statement, listed) } };
   // Nothing is asked for in the name of a device that is none.
   if (!passed(device)) return { verdict: device, submodule: plain };
   const checks: Verdict[] = [device];
+  const path = sentPath(statement.certificates, root, now);
   if (revocation !== undefined)
-    checks.push(
-      await checkRevocation(
-        'revocation of the device',
-        sentPath(statement.certificates, root, now),
-        1,
-        revocation,
-        now,
-      ),
-    );
+    checks.push(await checkRevocation('revocation of the device', path, 1, revocation, now));
+  if (revocationLists !== undefined)
+    checks.push(await checkLists('revocation lists of the device', path, revocationLists, now));
   if (manifests === undefined) return { verdict: allOf(device.check, checks), submodule: plain };
   const found = await findManifests(statement, manifests.sources);
   checks.push(verifyManifests(statement.report, found, manifests, now));
-  if (revocation !== undefined)
-    for (const { id, manifest } of found) {
-      if (manifest === undefined) continue;
-      const at = manifests.acceptExpiredSigners ? withinValidity(manifest, now) : now;
-      const chain = sentPath(manifest.certificates, manifests.root, at);
+  for (const { id, manifest } of found) {
+    if (manifest === undefined) continue;
+    const at = manifests.acceptExpiredSigners ? withinValidity(manifest, now) : now;
+    const chain = sentPath(manifest.certificates, manifests.root, at);
+    if (revocation !== undefined)
       checks.push(await checkRevocation(`revocation of the signer of ${id}`, chain, 0, revocation, now));
-    }
+    if (revocationLists !== undefined)
+      checks.push(await checkLists(`revocation lists of the signer of ${id}`, chain, revocationLists, now));
+  }
+  const verdict = allOf(device.check, checks);
+  // Nothing is told to have matched that did not, though nobody uses the claims of a verdict that failed.
+  if (!passed(verdict)) return { verdict, submodule: plain };
   const compared = manifestClaims(statement, found, revocation !== undefined, now);
   return {
-    verdict: allOf(device.check, checks),
-    submodule: { teeClass, claims: { ...own, ...compared, sealpod: details(statement) } },
+    verdict,
+    submodule: { teeClass, claims: { ...own, ...compared, sealpod: details(statement, listed) } },
   };
 }
 
@@ -150,11 +164,12 @@ function findManifests({ architecture, report }: Parsed, sources: readonly Manif
   return Promise.all(wantedManifests(architecture, report).map((wanted) => findManifest(wanted, sources)));
 }
 
-/** What upstream's claims leave out. */
-function details({ certificates, report, firmwareIds: identities }: Parsed): JsonObject {
+/** What upstream's claims leave out. `revocation_lists` holds, as all claims do, where the verdict passed. */
+function details({ certificates, report, firmwareIds: identities }: Parsed, listed: boolean): JsonObject {
   return {
     key_fingerprint: certificates[0]?.x509.fingerprint256.replaceAll(':', '').toLowerCase() ?? null,
     firmware_ids: identities?.map(({ digest }) => digest.toString('hex')) ?? null,
+    revocation_lists: listed ? 'good' : null,
     opaque_header_version: report.response.opaqueData.headerVersion ?? null,
   };
 }

@@ -20,8 +20,10 @@ import {
   compositeDeviceId,
   deviceEvidence,
   firmwareDigest,
+  gpuManifests,
   gpuOpaque,
   type ManifestOptions,
+  manifestSource,
   measurementOf,
   mintManifest,
   mintReport,
@@ -256,6 +258,15 @@ describe('minted evidence', () => {
       () => minted({ change: (messages) => messages.fill(2, 46, 47) }),
       ['thrown: EV_FORMAT'],
     ],
+    [
+      'no opaque data at all, as a report of the FSP has none',
+      async () => {
+        const fsp = await testDevice(nvidia, 'GB100 A01 FSP FMC LF', tcbInfo());
+        const none = Object.fromEntries(Object.keys(gpuOpaque).map((type) => [type, null]));
+        return evidence(deviceEvidence(mintReport(fsp, { nonce, opaque: none }), fsp.chain, 'BLACKWELL'));
+      },
+      ['versions: EV_FORMAT', 'firmware identity: EV_PART_MIX'],
+    ],
     ['measurement counts cut short', () => minted({ opaque: { 12: Buffer.alloc(3) } }), ['thrown: EV_FORMAT']],
     ['links cut short', () => minted({ opaque: { 22: Buffer.alloc(9) } }), ['thrown: EV_FORMAT']],
     ['an opaque field of the invalid type', () => minted({ opaque: { 255: Buffer.alloc(1) } }), ['thrown: EV_FORMAT']],
@@ -309,33 +320,18 @@ describe('minted evidence', () => {
 });
 
 describe('reference manifests', () => {
-  const driverIndices = [1, 2, 10];
-  const firmwareIndices = [3, 35];
   const driverId = 'NV_GPU_DRIVER_GH100_570.10';
   const firmwareName = 'NV_GPU_VBIOS_1010_0200_882_96009F0001';
-  const references = (indices: readonly number[]): Map<number, Buffer[]> =>
-    new Map(indices.map((index) => [index, [Buffer.alloc(48), measurementOf(index + 1)]]));
-  const source = (texts: Readonly<Record<string, string>>): ManifestSource => ({
-    name: 'test',
-    manifest: async (id) => (Object.hasOwn(texts, id) ? Buffer.from(texts[id] ?? '') : undefined),
-  });
   const manifests = (
     driver: Partial<ManifestOptions> = {},
     firmware: Partial<ManifestOptions> = {},
-  ): Record<string, string> => ({
-    [driverId]: mintManifest(nvidia, { version: '570.10', measurements: references(driverIndices), ...driver }),
-    [firmwareName]: mintManifest(nvidia, {
-      version: '96.00.9F.00.01',
-      measurements: references(firmwareIndices),
-      ...firmware,
-    }),
-  });
+  ): Record<string, string> => gpuManifests(nvidia, driver, firmware);
   const held = (texts: Readonly<Record<string, string>>, acceptExpiredSigners = false): Verifier =>
     under({
       manifests: {
         root: rootOf('test manifests', nvidia.manifestRoot),
         acceptExpiredSigners,
-        sources: [source(texts)],
+        sources: [manifestSource(texts)],
       },
     });
 
@@ -404,7 +400,7 @@ describe('reference manifests', () => {
     ],
     [
       'manifests that speak of the same measurement',
-      () => held(manifests({ measurements: references([3]) })),
+      () => held(manifests({ measurements: new Map([[3, [measurementOf(4)]]]) })),
       ['measurement indices: RV_MISMATCH'],
     ],
     [
@@ -506,7 +502,7 @@ describe('reference manifests', () => {
         manifests: {
           root: rootOf('m', nvidia.manifestRoot),
           acceptExpiredSigners: false,
-          sources: [source(manifests())],
+          sources: [manifestSource(manifests())],
         },
         revocation: async ({ x509 }) => (x509.subject === 'CN=Test Manifest CA' ? { status } : { status: 'good' }),
       });

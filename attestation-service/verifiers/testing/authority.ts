@@ -6,6 +6,7 @@ import {
   KeyUsageFlags,
   KeyUsagesExtension,
   X509CertificateGenerator,
+  X509CrlGenerator,
 } from '@peculiar/x509';
 import { parseCertificate } from '../../endorsements/certificate.ts';
 import type { EnrolledRoot } from '../../endorsements/certificate-path.ts';
@@ -35,7 +36,7 @@ export interface IssueOptions {
 }
 
 /** How a key of a test's authority signs. */
-export function signingAlgorithm({ curve }: Pick<Issued, 'curve'>): (typeof curves)[keyof typeof curves] {
+function signingAlgorithm({ curve }: Pick<Issued, 'curve'>): (typeof curves)[keyof typeof curves] {
   return curves[curve];
 }
 
@@ -68,8 +69,35 @@ export async function issue(issuer: Issued | undefined, subject: string, options
   };
 }
 
+/** What a revocation list says, and who signs it instead of its issuer. */
+export interface RevocationListOptions {
+  readonly revoked?: readonly Pick<Issued, 'der'>[];
+  readonly thisUpdate: Date;
+  readonly nextUpdate: Date;
+  readonly extensions?: readonly Extension[];
+  readonly signer?: Issued;
+}
+
+/** Issues a revocation list, DER. */
+export async function issueRevocationList(issuer: Issued, options: RevocationListOptions): Promise<Buffer> {
+  const { revoked = [], thisUpdate, nextUpdate, extensions = [], signer = issuer } = options;
+  const list = await X509CrlGenerator.create({
+    issuer: issuer.subject,
+    thisUpdate,
+    nextUpdate,
+    signingAlgorithm: signingAlgorithm(signer),
+    signingKey: signer.signing,
+    entries: revoked.map(({ der }) => ({
+      serialNumber: parseCertificate(der).x509.serialNumber,
+      revocationDate: thisUpdate,
+    })),
+    extensions: [...extensions],
+  });
+  return Buffer.from(list.rawData);
+}
+
 /** An enrolled root of a test's authority. */
-export function rootOf(name: string, { der }: Issued): EnrolledRoot {
+export function rootOf(name: string, { der }: Pick<Issued, 'der'>): EnrolledRoot {
   return { name, simulated: false, anchors: [parseCertificate(der)], intermediates: [] };
 }
 

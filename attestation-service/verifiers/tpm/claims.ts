@@ -31,10 +31,7 @@ export interface KeyTrust {
 export function tpmClaims(statement: TpmStatement, { trust, root }: KeyTrust, expectations: Expectations): JsonObject {
   const { attest, pcrs } = statement;
   const commandLine = statement.commandLine === undefined ? undefined : commandLineOf(statement.commandLine);
-  const switches = debugSwitches(commandLine, {
-    digest: expectations.initDataDigest,
-    toml: expectations.initDataToml,
-  });
+  const switches = debugSwitches(commandLine, expectations);
   const registers = Object.fromEntries(
     pcrs.map((value, index) => [`pcr${String(index).padStart(2, '0')}`, value.toString('hex')]),
   );

@@ -1,23 +1,20 @@
-import { parseInitdata } from '@sealpod/protocol/initdata';
+import type { Expectations } from '../verifier.ts';
 
 /**
  * Debug switches of the measured machine: what would let somebody beside the owner look into the guest. They are found
  * on the measured command line and in the measured initdata, so that no policy can be met by a machine that hides them: searched
  * are the document and its files as the guest reads them, without TOML's escapes.
- *
- * @throws SealpodError INITDATA_SCHEMA
  */
 export function debugSwitches(
   commandLine: string | undefined,
-  initData: { readonly digest?: Buffer | undefined; readonly toml?: string | undefined },
+  { initDataDigest, initData }: Pick<Expectations, 'initDataDigest' | 'initData'>,
 ): string[] {
   const found = (commandLine ?? '')
     .split(/\s+/)
     .map((word) => word.split('=', 1)[0] ?? '')
     .filter((name) => commandLineSwitches.has(name));
-  const { digest, toml } = initData;
-  if (digest !== undefined && toml === undefined) found.push('initdata of which only the digest is shown');
-  const texts = toml === undefined ? [] : [toml, ...Object.values(parseInitdata(toml).data)];
+  if (initDataDigest !== undefined && initData === undefined) found.push('initdata of which only the digest is shown');
+  const texts = initData === undefined ? [] : [initData.toml, ...Object.values(initData.document.data)];
   for (const [name, pattern] of initDataSwitches) {
     if (texts.some((text) => pattern.test(text))) found.push(name);
   }

@@ -3,6 +3,7 @@ import { keyBrokerUrl, type ReferenceValuesSpec } from '@sealpod/deployment';
 import { KbsClient } from '@sealpod/kbs-client';
 import { signAdminToken } from '@sealpod/kbs-client/token';
 import { SealpodError } from '@sealpod/protocol/errors';
+import { fixOf } from '@sealpod/protocol/reason-codes';
 import { degraded, progressing, ready, type Verdict } from '../kubernetes/conditions.ts';
 import { type KubernetesObject, referenceTo } from '../kubernetes/objects.ts';
 import type { Outcome } from '../kubernetes/work-queue.ts';
@@ -55,7 +56,7 @@ export async function reconcileReferenceValues(parts: Parts, namespace: string, 
   const outcome = await register(parts, values).catch((thrown: unknown) => {
     if (!(thrown instanceof SealpodError) || thrown.code === 'CONTROL_PLANE') throw thrown;
     const reason = thrown.code === 'KBS_UNREACHABLE' ? 'KeyBrokerUnreachable' : 'KeyBrokerRefused';
-    return { verdict: degraded(reason, `${thrown.code}: ${thrown.message}; ${thrown.fix}`), registered };
+    return { verdict: degraded(reason, `${thrown.code}: ${thrown.message}; ${fixOf(thrown)}`), registered };
   });
   await writeStatus(parts, values, outcome.verdict, {
     values: outcome.registered,

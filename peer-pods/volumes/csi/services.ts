@@ -29,6 +29,7 @@ import {
   RegistrationStatusResponseSchema,
 } from '@sealpod/protocol/gen/csi/plugin_registration_pb';
 import { toGrpcServiceDefinition } from '@sealpod/protocol/grpc';
+import { fixOf } from '@sealpod/protocol/reason-codes';
 import type { Log } from '../../adaptor/log.ts';
 import type { PublishedAs } from './backing.ts';
 import type { DriverConfig } from './config.ts';
@@ -162,8 +163,8 @@ function unaryWith(log: Log) {
           const error = asSealpodError(thrown);
           const answers = schema.name;
           log.error({ answers, code: error.code, ...error.detail, cause: String(error.cause ?? '') }, error.message);
-          const details = [`${error.code}: ${error.message}`, error.fix === undefined ? '' : `to do: ${error.fix}`];
-          callback({ code: grpcCodeOf(error), details: details.filter((line) => line !== '').join('; ') });
+          const details = `${error.code}: ${error.message}; to do: ${fixOf(error)}`;
+          callback({ code: grpcCodeOf(error), details });
         },
       );
     };

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { CoreV1Api, type KubeConfig, PatchStrategy, setHeaderOptions } from '@kubernetes/client-node';
+import { CoreV1Api, type KubeConfig } from '@kubernetes/client-node';
+import { patchCapacity } from '../node-status.ts';
 import type { EventLog } from './publish.ts';
 
 export interface CapacityOptions {
@@ -21,12 +22,10 @@ export interface CapacityOptions {
 export async function advertiseCapacity(options: CapacityOptions): Promise<void> {
   const { kubeConfig, nodeName, resource, count, signal, log, intervalMs = 30_000 } = options;
   const api = kubeConfig.makeApiClient(CoreV1Api);
-  const body = { status: { capacity: { [resource]: String(count) }, allocatable: { [resource]: String(count) } } };
-  const patch = setHeaderOptions('Content-Type', PatchStrategy.MergePatch);
   let said = false;
   while (!signal.aborted) {
     try {
-      await api.patchNodeStatus({ name: nodeName, body }, patch);
+      await patchCapacity(api, nodeName, resource, count);
       if (!said) log.info({ resource, count }, 'capacity advertised');
       said = true;
     } catch (error) {

@@ -11,6 +11,7 @@
  */
 import { parseArgs } from 'node:util';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { fixOf } from '@sealpod/protocol/reason-codes';
 import { pino } from 'pino';
 import { advertiseCapacity } from './capacity.ts';
 import { publishPodEvents } from './publish.ts';
@@ -59,6 +60,6 @@ try {
 } catch (thrown) {
   const isUsage = (thrown as NodeJS.ErrnoException).code?.startsWith('ERR_PARSE_ARGS');
   const error = asSealpodError(thrown, isUsage ? 'USAGE' : 'INTERNAL');
-  log.error({ code: error.code, fix: error.fix }, error.message);
+  log.error({ code: error.code, fix: fixOf(error) }, error.message);
   process.exitCode = error.code === 'USAGE' ? 2 : 1;
 }

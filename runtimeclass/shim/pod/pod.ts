@@ -1,4 +1,3 @@
-import { writeFileSync } from 'node:fs';
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { TaskExitSchema, TaskOOMSchema } from '@sealpod/protocol/gen/containerd/events_pb';
@@ -7,26 +6,20 @@ import { Status, TtrpcError } from '@sealpod/protocol/ttrpc';
 import { readConfiguration, type ShimConfiguration } from '../configuration.ts';
 import type { EventPublisher } from '../events/publisher.ts';
 import { type GuestConnection, isNotFound } from '../guest/connection.ts';
-import { PodMachine } from '../guest/hypervisor.ts';
 import type { Logger } from '../log.ts';
 import type { Specification } from '../oci/specification.ts';
 import { refuseUnsupported } from '../oci/unsupported.ts';
-import { writeState } from '../state-file.ts';
 import { attachVolumes, hasVolumes } from '../volumes/attach.ts';
 import { type Container, readSpecification } from './container.ts';
 import { createInGuest } from './guest-container.ts';
 import { startGuest } from './guest-setup.ts';
 import { GuestProcess, type StandardStreams } from './process.ts';
+import { RecordedMachine } from './recorded-machine.ts';
+import { saveTerminationMessage, writeTerminationMessage } from './termination-message.ts';
 
 /** Exit status of what ran in a machine that is gone. */
 const killedStatus = 137;
-const stopMs = 60_000;
-/** How long an adaptor that is away is waited for to stop the machine. */
-const adaptorAwayMs = 15_000;
-const betweenAttemptsMs = 500;
 const removalSeconds = 10;
-/** As much of a termination message as Kubernetes keeps. */
-const terminationMessageBytes = 4096;
 const attachMs = 60_000;
 /** How long a guest may take to write out its volumes. */
 const writeBackMs = 30_000;
@@ -44,13 +37,11 @@ export class Pod {
   readonly #options: PodOptions;
   #sandboxId = '';
   #configuration: ShimConfiguration | undefined;
-  #machine: PodMachine | undefined;
+  #recorded: RecordedMachine | undefined;
   #guest: GuestConnection | undefined;
   #stopping: Promise<void> | undefined;
   /** Calls of Create under way: a machine may take minutes to start. */
   #creating = 0;
-  #bundle = '';
-  #machineLeft = false;
   #hasVolumes = false;
   #isLost = false;
 
@@ -90,16 +81,21 @@ export class Pod {
     const { specification, kind } = readSpecification(bundle);
     refuseUnsupported(specification, kind);
     if (kind === 'pod_container') return this.#createContainer(id, bundle, streams, specification, kind);
-    if (this.#machine !== undefined) throw new TtrpcError(Status.alreadyExists, 'this shim has its sandbox already');
+    if (this.#recorded !== undefined) throw new TtrpcError(Status.alreadyExists, 'this shim has its sandbox already');
     this.#sandboxId = id;
     const configuration = readConfiguration(configPath);
     this.#configuration = configuration;
-    const machine = new PodMachine(id, configuration.hypervisorSocket);
-    this.#machine = machine;
-    this.#bundle = bundle;
-    this.#noteMachine(configuration.hypervisorSocket);
+    const { socketPath, log } = this.#options;
+    const recorded = new RecordedMachine({
+      id,
+      bundle,
+      socketPath,
+      hypervisorSocket: configuration.hypervisorSocket,
+      log,
+    });
+    this.#recorded = recorded;
     try {
-      const guest = await startGuest(machine, id, specification, configuration, this.#options.log);
+      const guest = await startGuest(recorded.machine, id, specification, configuration, this.#options.log);
       this.#guest = guest;
       void guest.lost.then((reason) => this.#guestLost(reason));
       void this.#watchMemory(guest);
@@ -119,7 +115,7 @@ export class Pod {
   ): Promise<Container> {
     const guest = this.guest;
     const configuration = this.#configuration;
-    const machine = this.#machine;
+    const machine = this.#recorded?.machine;
     if (configuration === undefined || machine === undefined)
       throw new SealpodError('INTERNAL', 'a container before its sandbox');
     const volumes = await attachVolumes(specification, (volume) => machine.attachVolume(volume, attachMs));
@@ -149,7 +145,7 @@ export class Pod {
       {
         silent: kind === 'pod_sandbox',
         ending: async () => {
-          await this.#saveTerminationMessage(container);
+          await saveTerminationMessage(container, this.guest, { log: this.#options.log, ...this.#agentTimeout });
           if (kind === 'pod_container') void this.remove(container);
           else await this.stop('its first process has ended');
         },
@@ -199,7 +195,7 @@ export class Pod {
       for (const { process: exec } of container.execs.values()) exec.finish(killedStatus);
       if (container !== sandbox) container.process.finish(killedStatus);
     }
-    await this.#stopMachine();
+    await this.#recorded?.stop();
     // Only now may the network of the pod be taken down, which follows the sandbox's exit.
     sandbox?.process.finish(killedStatus);
   }
@@ -214,50 +210,18 @@ export class Pod {
     }
   }
 
-  async #stopMachine(): Promise<void> {
-    if (this.#machine === undefined) return;
-    const deadline = Date.now() + adaptorAwayMs;
-    for (let attempt = 1; ; attempt++) {
-      try {
-        await this.#machine.stop(stopMs);
-        this.#noteMachine('');
-        return;
-      } catch (error) {
-        this.#options.log.info('cannot stop the machine', { attempt, error });
-        // The state stays: the next shim on this node stops the machine when the adaptor is back.
-        if (Date.now() > deadline) return;
-        await new Promise((resolve) => setTimeout(resolve, betweenAttemptsMs));
-      }
-    }
-  }
-
-  /** Writes down, before the effect, which adaptor has a machine of this pod; none after it is stopped. */
-  #noteMachine(hypervisorSocket: string): void {
-    const { pid } = process;
-    const id = this.#sandboxId;
-    writeState(this.#options.socketPath, { version: 1, id, pid, bundle: this.#bundle, hypervisorSocket });
-    this.#machineLeft = hypervisorSocket !== '';
-  }
-
-  /** Whether there is, or may be, a machine that was not stopped. */
-  get machineLeft(): boolean {
-    return this.#machineLeft;
-  }
-
   /** Nothing of the pod can go on. The reason is put where Kubernetes shows it, beside the exit status of each container. */
   async #guestLost(reason: string): Promise<void> {
     this.#isLost = true;
     if (this.#stopping !== undefined) return;
-    for (const container of this.containers.values()) {
-      const target = terminationFile(container);
-      if (target === undefined || !Pod.running(container.process)) continue;
-      try {
-        writeFileSync(target, reason.slice(0, terminationMessageBytes));
-      } catch (error) {
-        this.#options.log.info('cannot write the termination message', { container: container.id, error });
-      }
-    }
+    for (const container of this.containers.values())
+      if (Pod.running(container.process)) writeTerminationMessage(container, reason, this.#options.log);
     await this.stop(`the guest is gone: ${reason}`);
+  }
+
+  /** Whether there is, or may be, a machine that was not stopped. */
+  get machineLeft(): boolean {
+    return this.#recorded?.left ?? false;
   }
 
   /** True when nothing is left that containerd may ask for, and nothing is being made that will still be wanted. */
@@ -275,22 +239,6 @@ export class Pod {
         exitedAt: timestampFromDate(exit.at),
       }),
     );
-  }
-
-  /** terminationMessagePolicy File: the guest's file is written where kubelet looks for it. */
-  async #saveTerminationMessage(container: Container): Promise<void> {
-    const policy = container.specification.annotations?.['io.kubernetes.container.terminationMessagePolicy'];
-    const target = terminationFile(container);
-    if (target === undefined || policy !== 'File') return;
-    try {
-      const { data } = await this.guest.call((agent) =>
-        agent.getDiagnosticData({ logType: 'termination_log', containerId: container.id }, this.#agentTimeout),
-      );
-      if (data !== '') writeFileSync(target, data);
-    } catch (error) {
-      // Denied by default in upstream's policies.
-      this.#options.log.debug('no termination message', { container: container.id, error });
-    }
   }
 
   async #watchMemory(guest: GuestConnection): Promise<void> {
@@ -325,11 +273,4 @@ export class Pod {
   static running(task: GuestProcess): boolean {
     return task.status === TaskStatus.RUNNING || task.status === TaskStatus.PAUSED;
   }
-}
-
-/** The host's file from which Kubernetes reads why a container ended. */
-function terminationFile({ specification }: Container): string | undefined {
-  const path = specification.annotations?.['io.kubernetes.container.terminationMessagePath'];
-  if (path === undefined) return undefined;
-  return (specification.mounts ?? []).find((mount) => mount.destination === path)?.source;
 }

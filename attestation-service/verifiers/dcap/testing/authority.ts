@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import { Extension, X509CrlGenerator } from '@peculiar/x509';
+import { Extension } from '@peculiar/x509';
 import {
   Boolean as Asn1Boolean,
   type BaseBlock,
@@ -9,17 +9,16 @@ import {
   OctetString,
   Sequence,
 } from 'asn1js';
-import { parseCertificate } from '../../../endorsements/certificate.ts';
 import type { EnrolledRoot } from '../../../endorsements/certificate-path.ts';
 import type { PckAuthority } from '../../../endorsements/intel/source.ts';
 import {
   type Issued,
   type IssueOptions,
   issue,
+  issueRevocationList,
   ownBuffer,
   pem,
   rootOf,
-  signingAlgorithm,
 } from '../../testing/authority.ts';
 
 /** What a certificate of a platform says of it (Intel SGX PCK Certificate and CRL Profile, section 1.3.5). */
@@ -115,23 +114,11 @@ export class TestIntel {
   }
 
   /** A revocation list, DER. */
-  async revocationList(of: PckAuthority | 'root', options: ListOptions = {}): Promise<Buffer> {
-    const { revoked = [], thisUpdate = issued, nextUpdate = ends, number = 1 } = options;
+  revocationList(of: PckAuthority | 'root', options: ListOptions = {}): Promise<Buffer> {
+    const { number = 1, ...rest } = options;
+    const extensions = [new Extension('2.5.29.20', false, new Integer({ value: number }).toBER())];
     const issuer = of === 'root' ? this.rootAuthority : this[of];
-    const signer = options.signer ?? issuer;
-    const list = await X509CrlGenerator.create({
-      issuer: issuer.subject,
-      thisUpdate,
-      nextUpdate,
-      signingAlgorithm: signingAlgorithm(signer),
-      signingKey: signer.signing,
-      entries: revoked.map(({ der }) => ({
-        serialNumber: parseCertificate(der).x509.serialNumber,
-        revocationDate: thisUpdate,
-      })),
-      extensions: [new Extension('2.5.29.20', false, new Integer({ value: number }).toBER())],
-    });
-    return Buffer.from(list.rawData);
+    return issueRevocationList(issuer, { thisUpdate: issued, nextUpdate: ends, ...rest, extensions });
   }
 }
 

@@ -73,8 +73,12 @@ export class TestHygon {
   readonly platform = newKey('TEST-PEK');
   readonly rootId = randomBytes(16);
 
+  rootBytes(): Buffer {
+    return this.#authority(this.root, this.rootId, hygonUsage.hrk, {});
+  }
+
   rootCertificate(): HygonCertificate {
-    return parseHygonAuthority(this.#authority(this.root, this.rootId, hygonUsage.hrk, {}));
+    return parseHygonAuthority(this.rootBytes());
   }
 
   hsk(faults: CertificateFaults = {}): Buffer {

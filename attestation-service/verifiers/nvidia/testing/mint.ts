@@ -1,8 +1,10 @@
 import 'reflect-metadata';
 import { createHash, sign } from 'node:crypto';
-import { Extension } from '@peculiar/x509';
+import { CRLDistributionPointsExtension, Extension } from '@peculiar/x509';
 import type { JsonObject } from '@sealpod/protocol/json';
-import { type Issued, issue, ownBuffer, pem } from '../../testing/authority.ts';
+import type { ManifestSource } from '../../../endorsements/nvidia/manifests.ts';
+import { type Issued, issue, issueRevocationList, ownBuffer, pem, rootOf } from '../../testing/authority.ts';
+import type { NvidiaRules } from '../index.ts';
 
 /** Digest of the firmware that a test's devices run. */
 export const firmwareDigest = createHash('sha384').update('firmware').digest();
@@ -45,13 +47,27 @@ export interface TestNvidia {
 
 export async function testNvidia(): Promise<TestNvidia> {
   const root = await issue(undefined, 'CN=Test Device Identity CA', { authority: true });
-  const identity = await issue(root, 'CN=Test Identity', { authority: true });
+  // As NVIDIA's own certificates have them; what a device certifies names none.
+  const list = (name: string) => new CRLDistributionPointsExtension([`http://crl.test/crl/${name}.crl`]);
+  const identity = await issue(root, 'CN=Test Identity', { authority: true, extensions: [list('l1-root')] });
   const manifestRoot = await issue(undefined, 'CN=Test Manifest Root', { authority: true });
-  const manifestAuthority = await issue(manifestRoot, 'CN=Test Manifest CA', { authority: true });
+  const manifestAuthority = await issue(manifestRoot, 'CN=Test Manifest CA', {
+    authority: true,
+    extensions: [list('corim-l1')],
+  });
   const manifestSigner = await issue(manifestAuthority, 'CN=Test Manifest Signer', {
     notAfter: new Date('2030-01-01'),
   });
   return { root, identity, manifestRoot, manifestAuthority, manifestSigner };
+}
+
+/** A revocation list of May 2026, DER. */
+export function revocationList(
+  issuer: Issued,
+  revoked: readonly Issued[] = [],
+  nextUpdate = new Date('2026-07-01T00:00:00Z'),
+): Promise<Buffer> {
+  return issueRevocationList(issuer, { revoked, thisUpdate: new Date('2026-05-01T00:00:00Z'), nextUpdate });
 }
 
 /** A device: the certificate of its key, and the chain, leaf first. */
@@ -102,13 +118,24 @@ export const gpuOpaque: Readonly<Record<number, Buffer>> = {
 /** Opaque fields of a switch. */
 export const switchOpaque: Readonly<Record<number, Buffer>> = { 6: text('96.10.55.00.01') };
 
+function number(value: number, length: 2 | 3): Buffer {
+  const buffer = Buffer.alloc(length);
+  buffer.writeUIntLE(value, 0, length);
+  return buffer;
+}
+
+/** The opaque data of a report. */
+export function mintOpaqueData({ opaque, header = false }: Pick<ReportOptions, 'opaque' | 'header'>): Buffer {
+  const fields = Object.entries({ ...gpuOpaque, ...opaque }).flatMap(([type, value]) =>
+    value === null ? [] : [number(Number(type), 2), ...(header ? [number(1, 2)] : []), number(value.length, 2), value],
+  );
+  const start = header ? Buffer.from('4e5644414f44000001000000', 'hex') : Buffer.alloc(0);
+  return Buffer.concat([start, ...fields]);
+}
+
 /** The messages of a report, without a signature. */
-function messages({ nonce, opaque, measurements, header = false, change }: ReportOptions): Buffer {
-  const number = (value: number, length: 2 | 3): Buffer => {
-    const buffer = Buffer.alloc(length);
-    buffer.writeUIntLE(value, 0, length);
-    return buffer;
-  };
+function messages(options: ReportOptions): Buffer {
+  const { nonce, measurements, change } = options;
   const values = measurements ?? new Map(Array.from({ length: 40 }, (_, at) => [at + 1, measurementOf(at + 1)]));
   const record = Buffer.concat(
     [...values].map(([index, value]) =>
@@ -121,11 +148,7 @@ function messages({ nonce, opaque, measurements, header = false, change }: Repor
       ]),
     ),
   );
-  const fields = Object.entries({ ...gpuOpaque, ...opaque }).flatMap(([type, value]) =>
-    value === null ? [] : [number(Number(type), 2), ...(header ? [number(1, 2)] : []), number(value.length, 2), value],
-  );
-  const start = header ? Buffer.from('4e5644414f44000001000000', 'hex') : Buffer.alloc(0);
-  const opaqueData = Buffer.concat([start, ...fields]);
+  const opaqueData = mintOpaqueData(options);
   const bytes = Buffer.concat([
     Buffer.from([0x11, 0xe0, 1, 0xff]),
     nonce,
@@ -185,4 +208,49 @@ export function mintManifest(
   return content(
     `<ds:Signature xmlns:ds="http://www.w3.org/2000/09/xmldsig#">${info('')}<ds:SignatureValue>${value.toString('base64')}</ds:SignatureValue><ds:KeyInfo><ds:X509Data>${certificates.join('')}</ds:X509Data></ds:KeyInfo></ds:Signature>`,
   );
+}
+
+/** The manifests of a test's GPU, by their ids: measurements 2, 3 and 11 of the driver's, 4 and 36 of the firmware's. */
+export function gpuManifests(
+  nvidia: TestNvidia,
+  driver: Partial<ManifestOptions> = {},
+  firmware: Partial<ManifestOptions> = {},
+): Record<string, string> {
+  const references = (indices: readonly number[]): Map<number, Buffer[]> =>
+    new Map(indices.map((index) => [index, [Buffer.alloc(48), measurementOf(index + 1)]]));
+  return {
+    'NV_GPU_DRIVER_GH100_570.10': mintManifest(nvidia, {
+      version: '570.10',
+      measurements: references([1, 2, 10]),
+      ...driver,
+    }),
+    NV_GPU_VBIOS_1010_0200_882_96009F0001: mintManifest(nvidia, {
+      version: '96.00.9F.00.01',
+      measurements: references([3, 35]),
+      ...firmware,
+    }),
+  };
+}
+
+/** Rules under a test's NVIDIA, whose manifests are held against. */
+export function nvidiaRules(
+  nvidia: TestNvidia,
+  manifests = gpuManifests(nvidia),
+): Required<Pick<NvidiaRules, 'root' | 'manifests'>> {
+  return {
+    root: rootOf('test NVIDIA', nvidia.root),
+    manifests: {
+      root: rootOf('test manifests', nvidia.manifestRoot),
+      acceptExpiredSigners: false,
+      sources: [manifestSource(manifests)],
+    },
+  };
+}
+
+/** Manifests as a source. */
+export function manifestSource(texts: Readonly<Record<string, string>>): ManifestSource {
+  return {
+    name: 'test',
+    manifest: async (id) => (Object.hasOwn(texts, id) ? Buffer.from(texts[id] ?? '') : undefined),
+  };
 }
