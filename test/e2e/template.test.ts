@@ -9,6 +9,8 @@ import { eventually } from './started.ts';
 const skipped =
   process.env['SEALPOD_LONG_TESTS'] === '1' ? undefined : 'boots and clones machines: set SEALPOD_LONG_TESTS=1';
 const environment = new TestEnvironment();
+/** Milliseconds until the agent of a clone served, where its template was there. */
+let cloned = Number.NaN;
 const message = 'only an attested guest reads this';
 /** Affirms a clone, and nothing else, of everything. */
 const clonesOnly = `package policy
@@ -57,11 +59,8 @@ function provedKeys(): Set<string> {
 it.skipIf(skipped !== undefined)(
   `pods' machines are clones of one template, each with its own keys, and their evidence says so`,
   async () => {
-    const booted = await run('plain/hello:1', 'booted', '--pod-vm-image', 'default');
-    await environment.sealpod('remove', 'booted');
     await run('sealed/hello:1', 'first');
-    const cloned = await run('sealed/hello:1', 'second');
-    expect(cloned).toBeLessThan(0.7 * booted);
+    cloned = await run('sealed/hello:1', 'second');
     for (const name of ['first', 'second']) {
       const said = await environment.sealpod('exec', name, '--', 'cat', '/message');
       expect(said).toMatchObject({ code: 0, stdout: `${message}\n` });
@@ -69,7 +68,7 @@ it.skipIf(skipped !== undefined)(
       const now = await environment.sealpod('exec', name, '--', 'date', '-u', '+%s');
       expect(Math.abs(Number(now.stdout) - Date.now() / 1000)).toBeLessThan(30);
     }
-    expect(provedKeys().size).toBe(3);
+    expect(provedKeys().size).toBe(2);
     const random = await Promise.all(
       ['first', 'second'].map((name) =>
         environment.sealpod('exec', name, '--', 'sha256sum', '/proc/sys/kernel/random/uuid'),
@@ -117,4 +116,13 @@ it.skipIf(skipped !== undefined)(
     });
   },
   200_000,
+);
+
+it.skipIf(skipped !== undefined)(
+  'a machine that boots takes longer',
+  async () => {
+    const booted = await run('plain/hello:1', 'booted', '--pod-vm-image', 'default');
+    expect(cloned).toBeLessThan(0.7 * booted);
+  },
+  400_000,
 );
