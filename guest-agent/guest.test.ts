@@ -51,7 +51,7 @@ describe.skipIf(missing !== undefined)(
 
     async function start(initdata: string | undefined): Promise<Guest> {
       const guest = await createGuest({
-        switches: { attester: 'tpm', restFeatures: 'resource' },
+        switches: { attester: 'tpm', restFeatures: 'resource', template: false },
         version: '0.0.0',
         log: () => undefined,
         readInitdata: async () => (initdata === undefined ? undefined : Buffer.from(initdata)),

@@ -87,7 +87,7 @@ export async function createGuest(options: GuestOptions): Promise<Guest> {
   const attester: Attester =
     switches.attester === 'sample'
       ? createSampleAttester()
-      : createTpmAttester({ ...options.machine, transport: () => openTpm() });
+      : createTpmAttester({ ...options.machine, transport: () => openTpm(), cloned: switches.template });
   const during = tellStages(log);
   const attestationAgent = createAttestationAgent(measured, attester, during);
   const dataHub = new DataHub({

@@ -5,7 +5,7 @@ import { createChannelIdentity } from '@sealpod/protocol/agent-channel';
 import { guestMessages } from '@sealpod/protocol/status';
 import { AgentChannel } from './boot/agent-channel.ts';
 import { createConsoleLog, failureFields } from './boot/console-log.ts';
-import { parseKernelSwitches } from './boot/kernel-command-line.ts';
+import { parseKernelSwitches, requireWoken } from './boot/kernel-command-line.ts';
 import { prepareSystem } from './boot/system.ts';
 import { agentPortName, openVirtioPort, servePort } from './boot/virtio-serial.ts';
 import { createGuest } from './guest.ts';
@@ -18,7 +18,9 @@ import { version } from './version.ts';
  * machine: a guest that could not measure its configuration serves nothing.
  */
 async function main(): Promise<void> {
-  const log = createConsoleLog();
+  const woken = process.env['SEALPOD_WOKEN'];
+  const wokenAt = Math.max(0, Number(woken ?? 0) * 1000) || 0;
+  const log = createConsoleLog(undefined, wokenAt);
   const fail = (message: string) => (error: unknown) => {
     log('error', message, failureFields(error));
     process.exit(1);
@@ -33,6 +35,7 @@ async function main(): Promise<void> {
   await prepareSystem();
   log('info', 'system prepared', { elapsed: elapsed() });
   const switches = parseKernelSwitches(await readFile('/proc/cmdline', 'utf8'));
+  requireWoken(switches, woken);
   const identity = await identityMade;
   const channelKeySha256 = identity.keySha256;
   const guest = await createGuest({ switches, version, log, readInitdata: () => readInitdataDisk(), channelKeySha256 });

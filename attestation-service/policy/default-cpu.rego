@@ -74,12 +74,16 @@ tpm_key_trusted if {
 # Measured by component, with an event log in which every event is accounted for.
 tpm_executables if {
 	tpm_key_trusted
+	tpm_not_cloned
 	input.tpm.components.loader in query_reference_value("tpm_loader")
 	input.tpm.components.kernel in query_reference_value("tpm_kernel")
 	input.tpm.components.command_line in query_reference_value("tpm_command_line")
 	input.tpm.components.initrd in query_reference_value("tpm_initrd")
 	input.tpm.components.root_hash in query_reference_value("tpm_root_hash")
 }
+
+# A machine that was cloned from a template shares the seeds of its TPM with the other clones.
+tpm_not_cloned if input.tpm.template == false
 
 # Upstream's plain evidence: registers only, with an attestation key that the operator enrolled. Without the loader, which
 # PCR 4 holds, PCR 11 proves nothing: another loader can extend it with the values of the genuine one.

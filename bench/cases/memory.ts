@@ -25,7 +25,7 @@ export const memory: BenchCase = {
     for (let run = 0; run < context.runs; run++) {
       add('shim, idle', benchmarkShimStart(bundle.shimPath, 1).memory);
       for (const [name, start] of [
-        ['adaptor, idle', () => startAdaptor(layout)],
+        ['adaptor, idle', () => startAdaptor(layout, false)],
         ['snapshotter, idle', () => startSnapshotter(layout, bundle)],
       ] as const) {
         const { daemon } = await start();

@@ -14,7 +14,7 @@ import { isRunning } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { type Command, Option } from 'commander';
 import { enrolEnvironment } from '../development/enrolment.ts';
-import { startEnvironment } from '../development/environment.ts';
+import { type EnvironmentOptions, startEnvironment } from '../development/environment.ts';
 import type { Layout } from '../development/layout.ts';
 import { type EnvironmentState, readState } from '../development/state.ts';
 import { stopWithInstallation, writeInstallationFiles } from '../kubernetes/installation.ts';
@@ -24,7 +24,13 @@ import { installStorage } from '../kubernetes/storage.ts';
 import { clusterNeeds, installCommand, missing } from '../setup/needs.mjs';
 import { writeResult } from '../terminal/output.ts';
 import { Progress } from '../terminal/progress.ts';
-import { globalOptions, kbsClientFor, layoutFor } from './context.ts';
+import { globalOptions, kbsClientFor, layoutFor, templateOption } from './context.ts';
+
+interface ClusterUpOptions extends EnvironmentOptions {
+  readonly withRuntime?: boolean;
+  readonly kubernetes: string;
+  readonly machines: string;
+}
 
 /** `sealpod cluster up|down|status|restart-containerd`: a disposable Kubernetes of one node, without a container engine. */
 export function addClusterCommands(program: Command): void {
@@ -40,9 +46,10 @@ export function addClusterCommands(program: Command): void {
         .choices(releases.map(({ kubernetes }) => kubernetes))
         .default(newestRelease.kubernetes),
     )
+    .addOption(templateOption())
     .option('--machines <count>', 'how many machines the node offers as sealpod.io/vm', '10')
     .addHelpText('after', '\nExamples:\n  sealpod cluster up\n  sealpod cluster up --with-runtime --kubernetes 1.36')
-    .action(async (options: { withRuntime?: boolean; kubernetes: string; machines: string }, command: Command) => {
+    .action(async (options: ClusterUpOptions, command: Command) => {
       const release = releaseOf(options.kubernetes);
       const machines = Number(options.machines);
       if (!Number.isSafeInteger(machines) || machines < 0)
@@ -54,7 +61,8 @@ export function addClusterCommands(program: Command): void {
       const programs = await step('programs of the cluster', () =>
         buildClusterPrograms(layout.cache, (line) => progress.say(`  ${line}`), release),
       );
-      const environment = options.withRuntime === true ? await ensureEnvironment(layout, progress, command) : undefined;
+      const environment =
+        options.withRuntime === true ? await ensureEnvironment(layout, progress, command, options) : undefined;
       await endCluster(layout);
       const state = await startCluster(clusterDirectory(layout), programs, step, release);
       await step('storage', () => installStorage(layout, state));
@@ -121,10 +129,15 @@ function requireClusterNeeds(): void {
 }
 
 /** The running environment, else a new one: key broker, registry and adaptor are what the runtime's guests talk to. */
-async function ensureEnvironment(layout: Layout, progress: Progress, command: Command): Promise<EnvironmentState> {
+async function ensureEnvironment(
+  layout: Layout,
+  progress: Progress,
+  command: Command,
+  options: EnvironmentOptions,
+): Promise<EnvironmentState> {
   const present = readState(layout);
   if (present !== undefined && present.daemons.length > 0 && present.daemons.every(isRunning)) return present;
-  const { state, image } = await startEnvironment(layout, progress);
-  await progress.step('policies and reference values', () => enrolEnvironment(kbsClientFor(command), image));
+  const { state, image } = await startEnvironment(layout, progress, options);
+  await progress.step('policies and reference values', () => enrolEnvironment(kbsClientFor(command), image, options));
   return state;
 }

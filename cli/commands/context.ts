@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { KbsClient } from '@sealpod/kbs-client';
 import { signAdminToken } from '@sealpod/kbs-client/token';
 import { SealpodError } from '@sealpod/protocol/errors';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { ownerKeyFile } from '../development/kbs.ts';
 import { type Layout, layoutOf } from '../development/layout.ts';
 import { requireState } from '../development/state.ts';
@@ -25,6 +25,12 @@ export function globalOptions(command: Command): GlobalOptions {
     throw new SealpodError('USAGE', 'unknown output format', { expected: 'table or json', actual: options.output });
   }
   return { ...options, output: options.output };
+}
+
+/** Of the commands that start an environment. */
+export function templateOption(): Option {
+  const meaning = "clone pods' machines from one that is booted once: faster, and their evidence says so";
+  return new Option('--template', meaning).default(false);
 }
 
 /** The layout of the environment the command is about. */

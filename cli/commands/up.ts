@@ -2,12 +2,23 @@ import { once } from 'node:events';
 import type { Command } from 'commander';
 import { demonstrate } from '../development/demonstration.ts';
 import { enrolEnvironment } from '../development/enrolment.ts';
-import { abandonEnvironment, startEnvironment, stopEnvironment } from '../development/environment.ts';
+import {
+  abandonEnvironment,
+  type EnvironmentOptions,
+  startEnvironment,
+  stopEnvironment,
+} from '../development/environment.ts';
 import { Progress } from '../terminal/progress.ts';
-import { kbsClientFor, layoutFor } from './context.ts';
+import { kbsClientFor, layoutFor, templateOption } from './context.ts';
 
 /** What a shell reports of a program that Ctrl-C ended. */
 const interruptedExitCode = 130;
+
+interface UpOptions extends EnvironmentOptions {
+  readonly once?: boolean;
+  readonly detach?: boolean;
+  readonly demonstration: boolean;
+}
 
 /** `sealpod up`: the development environment, and the two acts that show what it is for. */
 export function addUpCommand(program: Command): void {
@@ -19,19 +30,20 @@ export function addUpCommand(program: Command): void {
     .option('--once', 'end everything after the two acts')
     .option('--detach', 'leave everything running and return')
     .option('--no-demonstration', 'start the parts only')
+    .addOption(templateOption())
     .addHelpText(
       'after',
       '\nCtrl-C ends everything that runs, also halfway, and exits 130.' +
         '\n\nExamples:\n  sealpod up --once\n  sealpod up --detach --no-demonstration',
     )
-    .action(async (options: { once?: boolean; detach?: boolean; demonstration: boolean }, command: Command) => {
+    .action(async (options: UpOptions, command: Command) => {
       const layout = layoutFor(command);
       const interrupted = interruption();
       const progress = new Progress(interrupted);
       const begin = async (): Promise<void> => {
-        const { state, image } = await startEnvironment(layout, progress);
+        const { state, image } = await startEnvironment(layout, progress, options);
         const client = kbsClientFor(command);
-        await progress.step('policies and reference values', () => enrolEnvironment(client, image));
+        await progress.step('policies and reference values', () => enrolEnvironment(client, image, options));
         if (options.demonstration) await demonstrate(layout, state, client, progress);
         progress.say(`done after ${(progress.elapsed / 1000).toFixed(1)} s`);
       };

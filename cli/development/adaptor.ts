@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { startDaemon } from '@sealpod/processes';
 import { accepts, type ServingDaemon } from './containerd.ts';
 import type { Layout } from './layout.ts';
-import { imagesDirectory, tpmAuthorityDirectory } from './pod-vm-image.ts';
+import { imagesDirectory, templateImage, tpmAuthorityDirectory } from './pod-vm-image.ts';
 
 const program = fileURLToPath(import.meta.resolve('@sealpod/peer-pods/adaptor'));
 
@@ -14,7 +14,7 @@ export function statusSocketBeside(adaptorSocket: string): string {
   return join(dirname(adaptorSocket), 'status.sock');
 }
 
-function writeConfiguration(layout: Layout): { readonly file: string; readonly socket: string } {
+function writeConfiguration(layout: Layout, template: boolean): { readonly file: string; readonly socket: string } {
   const socket = join(layout.run, 'hypervisor.sock');
   const configuration = {
     socket,
@@ -24,8 +24,9 @@ function writeConfiguration(layout: Layout): { readonly file: string; readonly s
     provider: {
       name: 'qemu',
       imagesDirectory: imagesDirectory(layout),
-      defaultImage: 'default',
+      defaultImage: template ? templateImage : 'default',
       tpmAuthorityDirectory: tpmAuthorityDirectory(layout),
+      template,
     },
   };
   const file = join(layout.home, 'adaptor.json');
@@ -34,9 +35,9 @@ function writeConfiguration(layout: Layout): { readonly file: string; readonly s
   return { file, socket };
 }
 
-/** Starts the adaptor, which boots a machine for each sandbox. */
-export async function startAdaptor(layout: Layout): Promise<ServingDaemon> {
-  const { file, socket } = writeConfiguration(layout);
+/** Starts the adaptor, which boots a machine for each sandbox, or clones it from a template. */
+export async function startAdaptor(layout: Layout, template: boolean): Promise<ServingDaemon> {
+  const { file, socket } = writeConfiguration(layout, template);
   const daemon = await startDaemon({
     name: 'adaptor',
     command: process.execPath,
@@ -47,9 +48,12 @@ export async function startAdaptor(layout: Layout): Promise<ServingDaemon> {
   return { daemon, socket };
 }
 
-/** Ends every machine that adaptors of this environment left, and undoes what their journal says. No adaptor may run. */
-export function removeAllMachines(layout: Layout): void {
-  const { file } = writeConfiguration(layout);
+/**
+ * Ends every machine and removes every template that adaptors of this environment left, and undoes what their journal says.
+ * No adaptor may run.
+ */
+export function removeAllMachines(layout: Layout, template: boolean): void {
+  const { file } = writeConfiguration(layout, template);
   execFileSync(process.execPath, [program, '--config', file, '--remove-all'], {
     stdio: ['ignore', 'ignore', 'pipe'],
     timeout: 60_000,

@@ -15,13 +15,20 @@ import {
   buildImage,
   imagesDirectory,
   type MeasuredImage,
+  makeTemplateImage,
   measureImage,
+  templateImage,
   tpmAuthorityDirectory,
 } from './pod-vm-image.ts';
 import { startRegistry } from './registry.ts';
 import { bundleRuntime } from './runtime.ts';
 import { type EnvironmentState, readState, writeState } from './state.ts';
 import { findDaemons, removeNetworkResults, removePods, removeShimsAndMounts } from './traces.ts';
+
+export interface EnvironmentOptions {
+  /** Whether pods' machines are cloned from one that is booted once; their evidence says so. */
+  readonly template: boolean;
+}
 
 /**
  * Starts everything a pod needs on this machine: key broker, registry, adaptor, snapshotter, containerd. What an earlier
@@ -32,6 +39,7 @@ import { findDaemons, removeNetworkResults, removePods, removeShimsAndMounts } f
 export async function startEnvironment(
   layout: Layout,
   progress: Progress,
+  { template }: EnvironmentOptions,
 ): Promise<{ state: EnvironmentState; image: MeasuredImage }> {
   if (process.getuid?.() !== 0) {
     throw new SealpodError('PREREQUISITE', 'a development environment needs root', { fix: 'run the command as root' });
@@ -49,11 +57,11 @@ export async function startEnvironment(
     state = { ...state, ...more, daemons: [...daemons] };
     writeState(layout, state);
   };
-  record({});
+  record({ template });
   try {
     const { configurationDirectory } = createBridge(layout, network);
     const [image, kbs] = await allOrFirstFailure([
-      prepareImages(layout, progress),
+      prepareImages(layout, progress, template),
       progress.step('key broker', async () => {
         const authority = await createTpmAuthority(tpmAuthorityDirectory(layout));
         const certificates = await authority.certificates();
@@ -70,7 +78,7 @@ export async function startEnvironment(
     ]);
     progress.say(`               key broker at ${kbs.url}, registry at ${state.registry}`);
     await progress.step('adaptor', async () => {
-      const adaptor = await startAdaptor(layout);
+      const adaptor = await startAdaptor(layout, template);
       record({ adaptorSocket: adaptor.socket }, adaptor.daemon);
     });
     const sandboxImage = 'sealpod/sandbox:1';
@@ -106,14 +114,16 @@ async function allOrFirstFailure<const T extends readonly Promise<unknown>[]>(
   return Promise.all(tasks);
 }
 
-async function prepareImages(layout: Layout, progress: Progress): Promise<MeasuredImage> {
+async function prepareImages(layout: Layout, progress: Progress, template: boolean): Promise<MeasuredImage> {
   const directory = join(imagesDirectory(layout), 'default');
   await progress.step(
     'pod VM image',
     () => buildImage(directory, layout.cache, () => undefined),
     (image) => image.slice(0, 19),
   );
-  const measured = await progress.step('measurements', () => measureImage(directory, layout.cache));
+  const booted = template ? join(imagesDirectory(layout), templateImage) : directory;
+  if (template) await progress.step('copy of the image for templates', () => makeTemplateImage(directory, booted));
+  const measured = await progress.step('measurements', () => measureImage(booted, layout.cache));
   await progress.step('altered copy of the image', () =>
     alterImage(directory, join(imagesDirectory(layout), 'altered')),
   );
@@ -144,7 +154,7 @@ export async function abandonEnvironment(layout: Layout, work: Promise<unknown>)
 /** Ends everything of the environment and removes what it left in the kernel. Keys, secrets and images stay. */
 export async function stopEnvironment(layout: Layout): Promise<void> {
   await removeAbandonedWork(temporaryWork.parent(), temporaryWork.purposes);
-  for (const name of ['default', 'altered'])
+  for (const name of ['default', 'altered', templateImage])
     await removeAbandonedWork(join(imagesDirectory(layout), name), ['build', 'alter']);
   const recorded = readState(layout);
   if (recorded === undefined) return;
@@ -155,7 +165,7 @@ export async function stopEnvironment(layout: Layout): Promise<void> {
   await Promise.all([...named('containerd'), ...named('snapshotter')].map((daemon) => stopDaemon(daemon)));
   removeShimsAndMounts(layout, state);
   await Promise.all(named('adaptor').map((daemon) => stopDaemon(daemon)));
-  if (state.adaptorSocket !== undefined) removeAllMachines(layout);
+  if (state.adaptorSocket !== undefined) removeAllMachines(layout, state.template === true);
   await Promise.all(state.daemons.filter(isRunning).map((daemon) => stopDaemon(daemon)));
   removeBridge(state.bridge);
   removeNetworkResults(layout);

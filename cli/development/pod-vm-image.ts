@@ -57,6 +57,14 @@ export async function measureImage(
   return { directory, image: referenceValues.image, referenceValues };
 }
 
+/** Name of the copy of the image whose machines start from a template. */
+export const templateImage = 'template';
+
+/** Makes that copy: its measured kernel command line says so. */
+export async function makeTemplateImage(directory: string, outputDirectory: string): Promise<void> {
+  await alterPodVmImage({ imageDirectory: directory, outputDirectory, change: 'template' });
+}
+
 /** A copy of the image whose kernel command line has one word more: what a curious host might boot instead. */
 export async function alterImage(directory: string, outputDirectory: string): Promise<void> {
   await alterPodVmImage({ imageDirectory: directory, outputDirectory, change: 'command-line' });

@@ -14,6 +14,8 @@ export interface EnvironmentState {
   readonly registry?: string;
   readonly containerdSocket?: string;
   readonly adaptorSocket?: string;
+  /** Whether machines start from a template. */
+  readonly template?: boolean;
   readonly daemons: readonly Daemon[];
 }
 

@@ -8,7 +8,7 @@ import { Health } from '@sealpod/protocol/gen/kata/health_pb';
 import { createClient, TtrpcConnection, TtrpcServer } from '@sealpod/protocol/ttrpc';
 import { describe, expect, it } from 'vitest';
 import { createConsoleLog, failureFields } from './console-log.ts';
-import { parseKernelSwitches } from './kernel-command-line.ts';
+import { parseKernelSwitches, requireWoken } from './kernel-command-line.ts';
 import { prepareSystem } from './system.ts';
 import { openVirtioPort, type PortFile, servePort } from './virtio-serial.ts';
 
@@ -17,6 +17,7 @@ describe('kernel switches', () => {
     expect(parseKernelSwitches('console=ttyS0 quiet roothash=abc\n')).toEqual({
       attester: 'tpm',
       restFeatures: 'resource',
+      template: false,
     });
   });
 
@@ -24,17 +25,36 @@ describe('kernel switches', () => {
     expect(parseKernelSwitches('xsealpod.attester=sample agent.guest_components_rest_api=all')).toEqual({
       attester: 'tpm',
       restFeatures: 'all',
+      template: false,
     });
     expect(parseKernelSwitches('sealpod.attester=sample sealpod.attester=tpm').attester).toBe('tpm');
     expect(parseKernelSwitches('sealpod.attester=sample').attester).toBe('sample');
   });
 
-  it.each(['sealpod.attester=', 'sealpod.attester=none', 'agent.guest_components_rest_api=everything'])(
-    'refuse %s',
-    (line) => {
-      expect(() => parseKernelSwitches(line)).toThrow(expect.objectContaining({ code: 'USAGE' }));
-    },
-  );
+  it.each([
+    'sealpod.attester=',
+    'sealpod.attester=none',
+    'agent.guest_components_rest_api=everything',
+    'sealpod.template=yes',
+  ])('refuse %s', (line) => {
+    expect(() => parseKernelSwitches(line)).toThrow(expect.objectContaining({ code: 'USAGE' }));
+  });
+});
+
+describe('a machine that starts from a template', () => {
+  const [booted, cloned] = ['quiet', 'quiet sealpod.template=1'].map(parseKernelSwitches);
+
+  it('goes on only where its command line says so, and one that says so only where it was woken', () => {
+    if (booted === undefined || cloned === undefined) throw new Error('no switches');
+    requireWoken(booted, undefined);
+    requireWoken(cloned, '7.31');
+    for (const [switches, woken] of [
+      [booted, '7.31'],
+      [cloned, undefined],
+    ] as const) {
+      expect(() => requireWoken(switches, woken)).toThrow(expect.objectContaining({ code: 'USAGE' }));
+    }
+  });
 });
 
 describe('console log', () => {

@@ -10,12 +10,15 @@ export type Log = (level: 'info' | 'error', message: string, fields?: LogFields)
 
 /**
  * Logs to a file descriptor; standard output of the first process is the machine's console. `uptime`, milliseconds since
- * the kernel began, is what the host can relate to its own clock: that of the guest was set by the host, to the second.
+ * the kernel began (in a clone, since it was woken), is what the host can relate to its own clock: that of the guest was set
+ * by the host, to the second.
+ *
+ * @param wokenAt milliseconds of the kernel's uptime that are not this machine's own
  */
-export function createConsoleLog(write: (line: string) => void = (line) => writeSync(1, line)): Log {
+export function createConsoleLog(write: (line: string) => void = (line) => writeSync(1, line), wokenAt = 0): Log {
   return (level, message, fields = {}) => {
     const time = new Date().toISOString();
-    write(`${JSON.stringify({ time, uptime: Math.round(uptime() * 1000), level, message, ...fields })}\n`);
+    write(`${JSON.stringify({ time, uptime: Math.round(uptime() * 1000 - wokenAt), level, message, ...fields })}\n`);
   };
 }
 

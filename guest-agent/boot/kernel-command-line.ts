@@ -7,6 +7,8 @@ export interface KernelSwitches {
   readonly attester: 'tpm' | 'sample';
   /** `agent.guest_components_rest_api=` (Kata's name): `resource` by default; `none` serves no REST API. */
   readonly restFeatures: RestFeatures | 'none';
+  /** `sealpod.template=1`: the machine is a clone of one that was booted before it knew of a pod. */
+  readonly template: boolean;
 }
 
 /**
@@ -28,7 +30,24 @@ export function parseKernelSwitches(commandLine: string): KernelSwitches {
       ['resource', 'attestation', 'all', 'none'],
       'resource',
     ),
+    template: oneOf('sealpod.template', value('sealpod.template'), ['1', '0'], '0') === '1',
   };
+}
+
+/**
+ * Holds what init did against the measured command line: a machine that was woken from a template without saying so, or
+ * that says so and was not woken, does not go on.
+ *
+ * @param woken `SEALPOD_WOKEN` of the environment: seconds of the kernel's uptime at which init was woken
+ * @throws SealpodError USAGE
+ */
+export function requireWoken({ template }: KernelSwitches, woken: string | undefined): void {
+  if (template === (woken !== undefined)) return;
+  throw new SealpodError('USAGE', 'how the machine was started is not what its command line says', {
+    expected: template ? 'woken from a template' : 'booted',
+    actual: template ? 'booted' : 'woken from a template',
+    fix: 'start the image as its builder meant it: only one with sealpod.template=1 has a template',
+  });
 }
 
 function oneOf<Value extends string>(

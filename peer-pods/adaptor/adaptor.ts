@@ -54,6 +54,7 @@ export class Adaptor {
       const { startTimeoutMs } = config;
       const dependencies = { journal, provider, log, startTimeoutMs, adaptor: identity, channelKey, starts };
       const adaptor = new Adaptor(config, dependencies, lock);
+      await provider.kept?.recover();
       await Promise.all([...journal.records.values()].map((record) => adaptor.#recover(record)));
       await adaptor.reconcile();
       adaptor.#timer = setInterval(() => void adaptor.reconcile(), config.reconcile.intervalMs);
@@ -147,6 +148,11 @@ export class Adaptor {
   async stopAll(): Promise<void> {
     const ended = await Promise.allSettled([...this.#sandboxes.keys()].map((id) => this.stop(id)));
     for (const result of ended) if (result.status === 'rejected') throw result.reason;
+  }
+
+  /** Removes what the provider keeps between machines; call it when none is left. */
+  async removeKept(): Promise<void> {
+    await this.#dependencies.provider.kept?.remove();
   }
 
   /**

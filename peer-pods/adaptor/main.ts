@@ -34,16 +34,18 @@ async function readConfig(config: string | undefined): Promise<AdaptorConfig> {
 async function open(config: AdaptorConfig, log: Log, metrics = new AdaptorMetrics()): Promise<Adaptor> {
   const provider = await loadProvider(config.provider, {
     podsDirectory: config.podsDirectory,
+    stateDirectory: config.stateDirectory,
     log: (level, message, fields = {}) => log[level]({ provider: config.provider.name, ...fields }, message),
   });
   return Adaptor.open(config, provider, log, metrics);
 }
 
-/** Ends every VM that this configuration's adaptors left, and undoes what their journal says. */
+/** Ends every VM that this configuration's adaptors left, undoes what their journal says, and removes what is kept for others. */
 async function removeAll(config: AdaptorConfig, log: Log): Promise<void> {
   const adaptor = await open(config, log);
   try {
     await adaptor.stopAll();
+    await adaptor.removeKept();
   } finally {
     await adaptor.close();
   }

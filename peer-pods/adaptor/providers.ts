@@ -1,4 +1,4 @@
-import { isAbsolute } from 'node:path';
+import { isAbsolute, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Provider, ProviderContext, ProviderFactory } from '../providers/provider.ts';
@@ -38,13 +38,17 @@ export async function loadProvider(
  * in it, `default` where absent) and `tpmAuthorityDirectory`;
  * `accelerator` (`kvm` or `tcg`), `firmware` and the programs in `programsDirectory` are found where they are not given;
  * `owner` `{uid, gid}` is the unprivileged user of the machines; `agentTransport` (`tls` where absent, or `plain`) says how
- * their agents are spoken to.
+ * their agents are spoken to; `template` (`false` where absent) lets images with `sealpod.template=1` on their command line
+ * start as clones of a machine that was booted once, for development only.
  */
-async function createQemu(options: unknown, { podsDirectory, log }: ProviderContext): Promise<Provider> {
+async function createQemu(
+  options: unknown,
+  { podsDirectory, stateDirectory, log }: ProviderContext,
+): Promise<Provider> {
   const given = options as Record<string, unknown>;
   const known = [
     ...['imagesDirectory', 'defaultImage', 'tpmAuthorityDirectory', 'accelerator', 'firmware', 'owner'],
-    ...['agentTransport', 'programsDirectory'],
+    ...['agentTransport', 'programsDirectory', 'template'],
   ];
   for (const name of Object.keys(given)) {
     if (!known.includes(name)) throw new SealpodError('USAGE', `unknown member "provider.${name}"`);
@@ -54,7 +58,10 @@ async function createQemu(options: unknown, { podsDirectory, log }: ProviderCont
     if (typeof value === 'string' && isAbsolute(value)) return value;
     throw new SealpodError('USAGE', `"provider.${name}" must be an absolute path`);
   };
-  const { accelerator, agentTransport } = given;
+  const { accelerator, agentTransport, template } = given;
+  if (template !== undefined && typeof template !== 'boolean') {
+    throw new SealpodError('USAGE', '"provider.template" must be true or false');
+  }
   if (agentTransport !== undefined && agentTransport !== 'tls' && agentTransport !== 'plain') {
     throw new SealpodError('USAGE', '"provider.agentTransport" must be tls or plain');
   }
@@ -76,6 +83,7 @@ async function createQemu(options: unknown, { podsDirectory, log }: ProviderCont
     ...(programsDirectory === undefined ? {} : { programsDirectory }),
     ...(accelerator === undefined ? {} : { accelerator }),
     ...(agentTransport === undefined ? {} : { agentTransport }),
+    ...(template === true ? { templatesDirectory: join(stateDirectory, 'templates') } : {}),
   });
   return {
     ...provider,

@@ -8,17 +8,19 @@ import { rootPartitionName, verityPartitionName } from './initrd.ts';
 import { diskName, type Manifest, manifestName, readManifest } from './manifest.ts';
 import { readSections } from './portable-executable.ts';
 import { alteredReleaseText, releaseText } from './root-tree.ts';
+import { templateSwitch } from './template-words.ts';
 import { commandLine, joinUnifiedKernelImage, splitUnifiedKernelImage, stubOf } from './unified-kernel-image.ts';
 import { makeWorkDirectory } from './work-directory.ts';
 
 /**
- * What a hostile host might do to an image:
+ * A copy whose machines start from a template: `template` (see `templateSwitch`). And what a hostile host might do to an
+ * image:
  *
  * - `command-line`: one word more on the kernel command line. Boots; loader and command line measure differently.
  * - `root-file-system`: another byte in a file, with hashes and command line made to fit. Boots; the root hash differs.
  * - `root-byte`: another byte, hashes untouched. dm-verity refuses it: the agent never starts.
  */
-export type Alteration = 'command-line' | 'root-file-system' | 'root-byte';
+export type Alteration = 'template' | 'command-line' | 'root-file-system' | 'root-byte';
 
 export interface AlterOptions {
   readonly imageDirectory: string;
@@ -27,7 +29,7 @@ export interface AlterOptions {
 }
 
 /**
- * Makes an altered copy of an image, for demonstrations and tests of refusal. Does nothing where the copy is there.
+ * Makes an altered copy of an image, for templates, demonstrations and tests of refusal. Does nothing where the copy is there.
  *
  * @throws SealpodError `PROVIDER_IMAGE` where the image is missing or damaged.
  */
@@ -77,6 +79,8 @@ interface Altered {
 async function alter(change: Alteration, original: Manifest, files: PartitionFiles, work: string): Promise<Altered> {
   const uki = await readUki(files.efi, 0, work);
   switch (change) {
+    case 'template':
+      return rewriteUki(uki, `${original.commandLine} ${templateSwitch}`, files);
     case 'command-line':
       return rewriteUki(uki, `${original.commandLine} sealpod.altered=1`, files);
     case 'root-byte': {

@@ -1,9 +1,12 @@
 import { readFile } from 'node:fs/promises';
 import { relative } from 'node:path';
 import { constants, zstdCompressSync } from 'node:zlib';
+import { agentPortName } from '../providers/qemu/machine.ts';
 import { type CpioEntry, writeCpio } from './cpio.ts';
 import type { Kernel } from './kernel.ts';
 import { findProgram, libraryClosure } from './libraries.ts';
+import { reseedProgram } from './reseed-program.ts';
+import { templateReady, templateSwitch, templateWoken, wakeWord } from './template-words.ts';
 
 /** Names of the partitions, by which the initrd finds them in sysfs. */
 export const rootPartitionName = 'sealpod-root';
@@ -11,6 +14,37 @@ export const verityPartitionName = 'sealpod-verity';
 
 /** Salt of the hash tree: fixed, so that a build gives the same bytes again. */
 export const veritySalt = '7365616c706f642d726f6f742d66696c652d73797374656d2d73616c742d7631';
+
+/**
+ * The part of init of a machine from which others are cloned (`sealpod.template=1`, see `templateSwitch`), run where all
+ * that does not depend on a pod is done. It lets go of the pod's devices (the initdata disk and the network card, by their
+ * fixed places, see `machineArguments`), reads the agent into the page cache, and waits for a line on the agent's port. Up to there nothing
+ * of a pod is known, and no program that keeps random numbers or keys has begun. The line comes to each clone from its own
+ * host: clock, hardware address, bytes for the kernel's random numbers.
+ */
+const holdScript = `
+  pci=/root/sys/bus/pci/drivers/virtio-pci
+  echo 0000:00:03.0 >$pci/unbind
+  echo 0000:00:04.0 >$pci/unbind
+  $busybox chroot /root /usr/bin/node /sealpod/guest-agent.mjs --version >/root/dev/null
+  agent=
+  for port in /root/sys/class/virtio-ports/*; do
+    read -r name <$port/name || continue
+    if [ "$name" = ${agentPortName} ]; then agent=/root/dev/\${port##*/}; fi
+  done
+  echo "${templateReady}"
+  word=
+  until read -r word seconds address seed <$agent && [ "$word" = ${wakeWord} ]; do $busybox usleep 20000; done
+  echo "${templateWoken}"
+  $busybox date -u -s "@$seconds" >/root/dev/null
+  echo "$seed" >/root/dev/urandom
+  /reseed </root/dev/urandom
+  echo 0000:00:03.0 >$pci/bind
+  echo 0000:00:04.0 >$pci/bind
+  [ "$address" = none ] || $busybox ip link set eth0 address "$address"
+  read -r SEALPOD_WOKEN idle </root/proc/uptime
+  export SEALPOD_WOKEN
+`.trim();
 
 /**
  * PID 1 until the root file system is there. A failed step ends the script, PID 1's end panics the kernel, and
@@ -35,11 +69,12 @@ while read -r module; do
     *) $busybox insmod "/modules/$module" ;;
   esac
 done </modules/order
-roothash= rootblocks=
+roothash= rootblocks= template=
 for word in $($busybox cat /proc/cmdline); do
   case "$word" in
     roothash=*) roothash=\${word#*=} ;;
     rootblocks=*) rootblocks=\${word#*=} ;;
+    ${templateSwitch}) template=1 ;;
   esac
 done
 root= verity=
@@ -70,6 +105,9 @@ $busybox mount -t cgroup2 -o nosuid,nodev,noexec,nsdelegate cgroup2 /sys/fs/cgro
 $busybox mount -t securityfs -o nosuid,nodev,noexec securityfs /sys/kernel/security
 $busybox ip link set lo up
 for directory in proc sys dev; do $busybox mount --move /$directory /root/$directory; done
+if [ -n "$template" ]; then
+  ${holdScript}
+fi
 exec $busybox switch_root /root /usr/bin/tini -- /usr/bin/node /sealpod/guest-agent.mjs
 `;
 
@@ -106,6 +144,7 @@ export async function writeInitrd(packagesRoot: string, kernel: Kernel): Promise
     entries.push({ path: `modules/${module.name}`, kind: 'file', content: module.content, mode: 0o644 });
   }
   const order = kernel.modules.map((module) => `${module.name}\n`).join('');
+  entries.push({ path: 'reseed', kind: 'file', content: reseedProgram(), mode: 0o755 });
   entries.push({ path: 'modules/order', kind: 'file', content: Buffer.from(order), mode: 0o644 });
   const busybox = relative(packagesRoot, await findProgram(packagesRoot, 'bin/busybox'));
   return { archive: compress(writeCpio(entries)), taken: [busybox, ...programs.map((file) => file.source)] };

@@ -120,12 +120,24 @@ export interface Provider {
   readonly volumes?: VolumePlugs;
   /** Every instance of this adaptor's configuration that runs, known or not. */
   listInstances(): Promise<readonly Instance[]>;
+  /** Absent: the provider keeps nothing between instances. */
+  readonly kept?: KeptBetweenInstances;
+}
+
+/** What a provider makes for instances to come. */
+export interface KeptBetweenInstances {
+  /** Ends and removes what an earlier process began and did not finish. Called before the first instance of this one. */
+  recover(): Promise<void>;
+  /** Removes all of it. Called when no instance is left and none will be made. */
+  remove(): Promise<void>;
 }
 
 /** What the adaptor gives a provider when it makes it. */
 export interface ProviderContext {
   /** Parent of all sandbox directories. */
   readonly podsDirectory: string;
+  /** Where the adaptor keeps what outlives it; a provider keeps its own below, in folders of its name. */
+  readonly stateDirectory: string;
   /** Writes one structured line to the adaptor's log. */
   readonly log: (level: 'info' | 'warn' | 'error', message: string, fields?: Record<string, unknown>) => void;
 }

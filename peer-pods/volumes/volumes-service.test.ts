@@ -34,7 +34,10 @@ async function withAdaptor<T>(
     }),
     'test',
   );
-  const provider = await createProvider({}, { podsDirectory: config.podsDirectory, log: () => undefined });
+  const provider = await createProvider(
+    {},
+    { stateDirectory: join(folder, 'state'), podsDirectory: config.podsDirectory, log: () => undefined },
+  );
   const adaptor = await Adaptor.open(config, provider, log, new AdaptorMetrics());
   const server = hypervisorServer(adaptor, config);
   await (isOurs ? addVolumesService(server, adaptor) : server).listen(socket, { mode: 0o600 });

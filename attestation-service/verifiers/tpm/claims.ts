@@ -45,7 +45,7 @@ export function tpmClaims(statement: TpmStatement, { trust, root }: KeyTrust, ex
     ek_root: root?.name ?? null,
     debug: switches.length > 0,
     debug_switches: switches,
-    ...(commandLine === undefined ? {} : { command_line: commandLine }),
+    ...(commandLine === undefined ? {} : { command_line: commandLine, template: isTemplate(commandLine) }),
     clock: Number(attest.clock.time),
     clock_safe: attest.clock.safe,
     reset_count: attest.clock.resetCount,
@@ -77,6 +77,11 @@ function components(
   return Object.fromEntries(
     Object.entries(all).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
   );
+}
+
+/** Whether the machine is one of several that were cloned from one that had booted: by its name of the switch, whatever its value. */
+function isTemplate(commandLine: string): boolean {
+  return commandLine.split(/\s+/).some((word) => word.split('=', 1)[0] === 'sealpod.template');
 }
 
 /** The dm-verity root hash of the command line; undefined where there is none or more than one. */

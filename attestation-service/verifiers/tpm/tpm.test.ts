@@ -201,6 +201,30 @@ describe('appraisal', () => {
     await service.setPolicy('default_cpu', built?.policy ?? '');
   });
 
+  it('a clone of a template says so, and is affirmed only where its command line is named as one', async () => {
+    const commandLine = `roothash=${'ab'.repeat(32)} sealpod.template=1`;
+    const clone = new TestGuest(new SoftwareTpm({ endorsementKey }), certificate, { machine: { commandLine } });
+    await register(clone);
+    const executables = async (policyId: string, guest: TestGuest): Promise<number | undefined> => {
+      const now = session(randomBytes(32).toString('base64'));
+      const evidence = guest.evidence(now, await guest.activate(service, now.nonce));
+      const evidences = [toEvaluate(evidence, now, initdata)];
+      const { claims } = await service.evaluate({ evidences, policyIds: [policyId], correlationId: 'c-1' });
+      return claims.submods['cpu0']?.['ear.trustworthiness-vector'].executables;
+    };
+    expect(claimsOf(await attest(genuine))).toMatchObject({ template: false });
+    const evaluation = await attest(clone);
+    expect(claimsOf(evaluation)).toMatchObject({ template: true, command_line: commandLine });
+    expect(statusOf(evaluation)).toBe('warning');
+    for (const policy of ['default', 'simulated-tpm']) expect(await executables(policy, clone)).toBe(33);
+    const { command_line: digest = '' } = claimsOf(evaluation)['components'] as Record<string, string>;
+    await service.setReferenceValue('tpm_template_command_line', [digest]);
+    expect(await executables('simulated-tpm', clone)).toBe(3);
+    expect(await executables('default', clone)).toBe(33);
+    await service.deleteReferenceValue('tpm_command_line');
+    expect(await executables('simulated-tpm', clone)).toBe(33);
+  });
+
   it.each([
     { machine: { commandLine: `roothash=${'ab'.repeat(32)} sealpod.debug=1` } },
     { machine: { commandLine: `roothash=${'ab'.repeat(32)} agent.debug_console` } },

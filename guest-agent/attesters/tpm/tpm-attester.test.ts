@@ -116,8 +116,10 @@ describe.skipIf(missing !== undefined)(
     async function withAttester<Result>(
       path: string,
       use: (attester: ReturnType<typeof createTpmAttester>) => Promise<Result>,
+      cloned = false,
     ): Promise<Result> {
       const attester = createTpmAttester({
+        cloned,
         transport: () => connectTpmSocket(path),
         eventLog: async () => log,
         kernelCommandLine: async () => 'quiet roothash=00',
@@ -128,6 +130,24 @@ describe.skipIf(missing !== undefined)(
         await attester.close();
       }
     }
+
+    it('has one key for one TPM, and in a clone a key of its own that the same endorsement key vouches for', async () => {
+      const keyOf = (cloned: boolean): Promise<string> =>
+        withAttester(
+          socket,
+          async (attester) => {
+            const request = await attester.prepare();
+            const secret = randomBytes(32);
+            const evidence = await attester.evidence(randomBytes(48), challengeFor(request, secret));
+            expect(evidence['activated_secret']).toBe(secret.toString('base64'));
+            return text(evidence['ak_public']);
+          },
+          cloned,
+        );
+      const own = await keyOf(false);
+      expect(await keyOf(false)).toBe(own);
+      expect(new Set([own, await keyOf(true), await keyOf(true)]).size).toBe(3);
+    });
 
     it('makes evidence whose every part verifies', async () => {
       await withAttester(socket, async (attester) => {

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { decodeBase64, type JsonObject, type JsonValue } from '@sealpod/protocol/json';
@@ -20,6 +20,8 @@ import type { TpmTransport } from './transport.ts';
 const qualifyingDataBytes = 32;
 const maxEventLogBytes = 1 << 20;
 const maxQuoteAttempts = 5;
+/** Width of a coordinate of the attestation key's curve. */
+const uniqueBytes = 32;
 
 export interface TpmAttesterOptions {
   /** Opened at the first use, so that boot need not wait for the TPM. */
@@ -28,6 +30,8 @@ export interface TpmAttesterOptions {
   readonly eventLog?: () => Promise<Buffer>;
   /** The kernel command line as it was measured. */
   readonly kernelCommandLine?: () => Promise<string>;
+  /** Other machines have a TPM with the same seeds and the same state: the attestation key is made to be this one's alone. */
+  readonly cloned?: boolean;
 }
 
 interface Prepared {
@@ -46,7 +50,7 @@ export function createTpmAttester(options: TpmAttesterOptions): Attester {
   let prepared: Promise<Prepared> | undefined;
 
   function prepare(): Promise<Prepared> {
-    prepared ??= prepareTpm(options.transport).catch((cause) => {
+    prepared ??= prepareTpm(options).catch((cause) => {
       prepared = undefined;
       throw cause;
     });
@@ -106,11 +110,13 @@ export function createTpmAttester(options: TpmAttesterOptions): Attester {
   };
 }
 
-async function prepareTpm(openTransport: () => Promise<TpmTransport>): Promise<Prepared> {
-  const client = new TpmClient(await openTransport());
+async function prepareTpm({ transport, cloned }: TpmAttesterOptions): Promise<Prepared> {
+  const client = new TpmClient(await transport());
   try {
     const endorsementCertificate = trimDer(await client.readNv(Handle.ekCertificateRsa2048));
-    return { client, key: await client.createAttestationKey(), endorsementCertificate };
+    if (cloned !== true) return { client, key: await client.createAttestationKey(), endorsementCertificate };
+    await client.stirRandom(randomBytes(uniqueBytes));
+    return { client, key: await client.createAttestationKey(randomBytes(uniqueBytes)), endorsementCertificate };
   } catch (cause) {
     await client.close();
     throw cause;

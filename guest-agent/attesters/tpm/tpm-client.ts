@@ -21,6 +21,7 @@ import type { TpmTransport } from './transport.ts';
 /** TPM_CC values in use (TPM 2.0 Library, part 2, §6.5.2). */
 const commandCode = {
   createPrimary: 0x131,
+  stirRandom: 0x146,
   activateCredential: 0x147,
   nvRead: 0x14e,
   policySecret: 0x151,
@@ -136,15 +137,16 @@ export class TpmClient {
 
   /**
    * Creates the attestation key: ECC P-256, ECDSA with SHA-256, restricted (it signs only what the TPM itself made), as a
-   * primary key of the endorsement hierarchy. Equal in every call on one TPM, because it derives from the TPM's seed.
+   * primary key of the endorsement hierarchy. Equal in every call on one TPM with equal `unique` bytes, because it derives from
+   * the TPM's seed and the template that they stand in (TPM 2.0 Library, part 1, "Primary Seed Properties").
    */
-  async createAttestationKey(): Promise<LoadedKey> {
+  async createAttestationKey(unique: Buffer = Buffer.alloc(0)): Promise<LoadedKey> {
     const template = encodePublicArea({
       nameAlgorithm: Algorithm.sha256,
       attributes: attestationKeyAttributes,
       authPolicy: Buffer.alloc(0),
       scheme: { algorithm: Algorithm.ecDsa, hash: Algorithm.sha256 },
-      key: { kind: 'ecc', curve: Curve.p256, x: Buffer.alloc(0), y: Buffer.alloc(0) },
+      key: { kind: 'ecc', curve: Curve.p256, x: unique, y: Buffer.alloc(0) },
     });
     const sensitive = sized(uint16(0), uint16(0));
     const parameters = Buffer.concat([sensitive, sized(template), uint16(0), uint32(0)]);
@@ -155,6 +157,11 @@ export class TpmClient {
       parameters,
     );
     return { handle: handles, publicArea: Buffer.from(response.sized()) };
+  }
+
+  /** Mixes bytes into the TPM's random numbers (TPM2_StirRandom), at most 128. */
+  async stirRandom(bytes: Uint8Array): Promise<void> {
+    await this.#command('stirRandom', [], undefined, sized(bytes));
   }
 
   /** Signs PCR 0 to 23 (SHA-256 bank) with `qualifyingData` inside. */

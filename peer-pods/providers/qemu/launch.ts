@@ -73,10 +73,13 @@ export interface LaunchOptions {
   readonly netnsPath?: string | undefined;
   readonly diskFile: string;
   readonly machine: Omit<MachineOptions, 'consoleFile' | 'tpmSocket' | 'sockets'>;
+  /** Larger files cannot be written; default: what bounds the console. */
+  readonly maxFileBytes?: number;
 }
 
 /**
- * Starts QEMU and returns once its control socket answers: devices and disks are there and the guest runs.
+ * Starts QEMU and returns once its control socket answers: devices and disks are there and the guest runs, or waits for the
+ * state of another machine where that is asked for.
  *
  * @throws SealpodError `PREREQUISITE`, `HYPERVISOR`, `PROVIDER_IMAGE` where the disk cannot be opened
  */
@@ -91,9 +94,14 @@ export async function startMachine(options: LaunchOptions): Promise<Launched> {
     const args = machineArguments({ ...machine, consoleFile: console, tpmSocket, sockets });
     const child = await startConfined('qemu-system-x86_64', args, {
       ...{ owner, directory, programsDirectory, netnsPath: options.netnsPath, kvm: machine.accelerator === 'kvm' },
-      ...{ maxFileBytes: maxConsoleBytes, logFile: hypervisorLog, descriptors: opened.map((handle) => handle.fd) },
+      ...{
+        maxFileBytes: options.maxFileBytes ?? maxConsoleBytes,
+        logFile: hypervisorLog,
+        descriptors: opened.map((handle) => handle.fd),
+      },
     });
-    const answers = (): Promise<boolean> => isMachineRunning(join(directory, qmpSocket));
+    const status = machine.incoming === true ? 'inmigrate' : 'running';
+    const answers = (): Promise<boolean> => isMachineRunning(join(directory, qmpSocket), status);
     await waitUntil(child, answers, () => failed('qemu-system-x86_64', directory, hypervisorLog));
     return { child, identity: identify(child, 'qemu-system-x86_64') };
   } finally {

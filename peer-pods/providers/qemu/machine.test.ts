@@ -43,6 +43,18 @@ describe('machineArguments', () => {
     expect(cards(machineArguments(unconnected))).toEqual(cards(machineArguments(options)));
   });
 
+  it('a clone has the devices of its template, and waits instead of booting', () => {
+    const { network: _, ...template } = options;
+    const devices = (args: string[]): string[] =>
+      args
+        .filter((_argument, index) => args[index - 1] === '-device')
+        .map((argument) => argument.replace(/,mac=.*/, ''));
+    const clone = machineArguments({ ...options, incoming: true });
+    expect(devices(clone)).toEqual(devices(machineArguments(template)));
+    expect(clone.slice(-2)).toEqual(['-incoming', 'defer']);
+    expect(machineArguments(options)).not.toContain('-incoming');
+  });
+
   it('is sandboxed and has no monitor, display or default device', () => {
     const args = machineArguments(options);
     expect(args).toContain('-nodefaults');

@@ -33,6 +33,8 @@ export interface MachineOptions {
   readonly sockets?: { readonly agent: string; readonly qmp: string };
   /** Absent: a network card that is connected to nothing. */
   readonly network?: { readonly tap: string; readonly macAddress: string };
+  /** The machine does not boot: it waits for the state of another, which its control socket is told. */
+  readonly incoming?: boolean;
 }
 
 /**
@@ -68,6 +70,7 @@ export function machineArguments(options: MachineOptions): string[] {
     ...['-device', `virtio-scsi-pci,id=${volumeBus},addr=0x5`],
     ...['-chardev', `socket,id=tpm,path=${options.tpmSocket}`, '-tpmdev', 'emulator,id=tpm0,chardev=tpm'],
     ...['-device', 'tpm-crb,tpmdev=tpm0'],
+    ...(options.incoming === true ? ['-incoming', 'defer'] : []),
   ];
 }
 

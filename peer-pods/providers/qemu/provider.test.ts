@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { identityOf } from '@sealpod/processes';
@@ -60,4 +60,32 @@ it('finds and ends the machines of its own folder and none that only look like t
   expect(existsSync(join(reference.directory, 'vm'))).toBe(false);
   expect(existsSync(reference.directory)).toBe(true);
   expect(await found()).toEqual(['aaa']);
+});
+
+it('refuses an image whose machines start from a template where templates are not permitted', async () => {
+  const image = join(folder, 'images', 'default');
+  mkdirSync(image, { recursive: true });
+  const manifest = {
+    version: 1,
+    disk: 'disk.raw',
+    rootHash: 'aa',
+    commandLine: 'quiet sealpod.template=1',
+    image: 'sha256:aa',
+  };
+  writeFileSync(join(image, 'manifest.json'), JSON.stringify(manifest));
+  const directory = join(folder, 'pods', 'aa');
+  mkdirSync(directory, { recursive: true });
+  const provider = createQemuProvider({
+    imagesDirectory: join(folder, 'images'),
+    defaultImage: 'default',
+    tpmAuthority: {} as TpmAuthority,
+    sandboxesDirectory: join(folder, 'pods'),
+    firmware: '/nonexistent',
+  });
+  const effects = { intend: async () => undefined, complete: async () => undefined };
+  const shape = { vcpus: 1, memoryMiB: 512 };
+  const { signal } = new AbortController();
+  const created = provider.createInstance({ sandboxId: 'aa', name: 'podvm-a', directory, effects, signal, ...shape });
+  await expect(created).rejects.toMatchObject({ code: 'PROVIDER_IMAGE', message: expect.stringContaining('template') });
+  expect(provider.kept).toBeUndefined();
 });

@@ -4,13 +4,22 @@ import { commandLineOf, endProcess, findProcesses } from '@sealpod/processes';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { encodeInitdataDisk } from '@sealpod/protocol/initdata';
 import { type Manifest, readManifest } from '../../pod-vm/manifest.ts';
+import { startsFromTemplate } from '../../pod-vm/template-words.ts';
 import type { Owner, TpmAuthority } from '../../pod-vm/tpm-authority.ts';
 import type { Effect, Instance, InstanceReference, InstanceRequest, Provider } from '../provider.ts';
 import { findAccelerator } from './acceleration.ts';
 import { findFirmware } from './firmware.ts';
 import { plugVolume, unplugVolume } from './hot-plug.ts';
-import { type Launched, machineFiles, makeMachineDirectory, startMachine, startTpm } from './launch.ts';
+import {
+  type Launched,
+  type LaunchOptions,
+  machineFiles,
+  makeMachineDirectory,
+  startMachine,
+  startTpm,
+} from './launch.ts';
 import type { Accelerator } from './machine.ts';
+import { startClone, Templates } from './templates.ts';
 
 export interface QemuProviderOptions {
   /** Folder of pod VM images: one folder (`disk.raw`, `manifest.json`) a name. Others are not booted. */
@@ -29,6 +38,11 @@ export interface QemuProviderOptions {
   readonly accelerator?: Accelerator;
   /** See `Provider.agentTransport`; default `tls`. */
   readonly agentTransport?: 'tls' | 'plain';
+  /**
+   * Folder for templates. Images that say so on their command line then start as clones of a machine that was booted once;
+   * absent, they are refused. All clones of a template share the keys of its TPM: for development only.
+   */
+  readonly templatesDirectory?: string;
 }
 
 interface Machine extends Launched {
@@ -52,6 +66,11 @@ const nothingToDo = Buffer.alloc(512);
  */
 export function createQemuProvider(options: QemuProviderOptions): Provider {
   const owner = options.owner ?? defaultOwner;
+  const { programsDirectory, tpmAuthority, templatesDirectory } = options;
+  const templates =
+    templatesDirectory === undefined
+      ? undefined
+      : new Templates({ directory: templatesDirectory, owner, tpmAuthority, programsDirectory });
 
   const start = async (
     request: InstanceRequest,
@@ -65,13 +84,25 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
       options.accelerator ?? findAccelerator(),
     ]);
     const marker = markerOf(directory);
+    const diskFile = join(options.imagesDirectory, image, manifest.disk);
+    const shape = { memoryMiB: request.memoryMiB, vcpus: request.vcpus };
+    const template = startsFromTemplate(manifest.commandLine)
+      ? await required(templates, image).of(
+          { image: manifest.image, diskFile, machine: { shape, accelerator, firmware } },
+          signal,
+        )
+      : undefined;
+    signal.throwIfAborted();
     await effects.intend({ kind: 'directory', path: directory });
     await makeMachineDirectory(directory, owner);
     await effects.complete({ kind: 'directory', path: directory });
     // A machine without initdata gets an empty disk all the same: its devices are part of what is measured.
     const initdata = request.initdata === undefined ? nothingToDo : encodeInitdataDisk(request.initdata);
     await writeFile(join(directory, machineFiles.initdata), initdata, { mode: 0o600 });
-    const endorsementCertificate = await options.tpmAuthority.createTpm(join(directory, machineFiles.tpmState), owner);
+    const tpmState = join(directory, machineFiles.tpmState);
+    // A clone's TPM gets its state with the machine's.
+    if (template !== undefined) await makeMachineDirectory(tpmState, owner);
+    const endorsementCertificate = template?.endorsementCertificate ?? (await tpmAuthority.createTpm(tpmState, owner));
     signal.throwIfAborted();
     const recorded = async (role: Role, launch: () => Promise<Launched>): Promise<Launched> => {
       const effect: Effect = { kind: 'process', role, executable: executables[role], marker };
@@ -80,27 +111,18 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
       await effects.complete(effect, launched.identity);
       return launched;
     };
-    await recorded('tpm', () => startTpm(directory, owner, marker, options.programsDirectory));
+    await recorded('tpm', () => startTpm(directory, owner, marker, programsDirectory));
     signal.throwIfAborted();
     const network =
       request.network === undefined
         ? {}
         : { network: { tap: request.network.tapName, macAddress: request.network.macAddress } };
+    const launch: LaunchOptions = {
+      ...{ directory, owner, programsDirectory, diskFile, netnsPath: request.network?.netnsPath },
+      machine: { name: `${request.name}@${marker}`, shape, accelerator, firmware, ...network },
+    };
     const launched = await recorded('hypervisor', () =>
-      startMachine({
-        directory,
-        owner,
-        programsDirectory: options.programsDirectory,
-        netnsPath: request.network?.netnsPath,
-        diskFile: join(options.imagesDirectory, image, manifest.disk),
-        machine: {
-          name: `${request.name}@${marker}`,
-          shape: { memoryMiB: request.memoryMiB, vcpus: request.vcpus },
-          accelerator,
-          firmware,
-          ...network,
-        },
-      }),
+      template === undefined ? startMachine(launch) : startClone(launch, template, signal),
     );
     return { ...launched, endorsementCertificate };
   };
@@ -148,12 +170,21 @@ export function createQemuProvider(options: QemuProviderOptions): Provider {
         await unplugVolume(controlSocketOf(reference), slot);
       },
     },
+    ...(templates === undefined ? {} : { kept: templates }),
     listInstances: async () =>
       hypervisors(`@${options.sandboxesDirectory}/`).flatMap((pid) => {
         const reference = referenceOf(pid);
         return reference === undefined ? [] : [instance(reference, pid)];
       }),
   };
+}
+
+function required(templates: Templates | undefined, image: string): Templates {
+  if (templates !== undefined) return templates;
+  throw new SealpodError('PROVIDER_IMAGE', `machines of the image ${image} start from a template`, {
+    expected: 'an image without sealpod.template=1 on its command line',
+    fix: 'choose another image; in a development environment, set "provider.template" of the adaptor to true',
+  });
 }
 
 /** A name comes from the pod: it must not lead out of the folder of images. */

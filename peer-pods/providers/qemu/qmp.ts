@@ -5,10 +5,10 @@ const maxAnswerBytes = 64 << 10;
 const requests = [{ execute: 'qmp_capabilities' }, { execute: 'query-status' }];
 
 /**
- * Asks QEMU over its control socket (QEMU Machine Protocol) whether the machine runs. The greeting alone would not tell:
+ * Asks QEMU over its control socket (QEMU Machine Protocol) whether the machine runs, or is in another `status`. The greeting alone would not tell:
  * it comes before firmware, disks and cards are set up. Commands are answered by the main loop, which starts after that.
  */
-export async function isMachineRunning(socketPath: string): Promise<boolean> {
+export async function isMachineRunning(socketPath: string, status = 'running'): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(socketPath);
     let received = '';
@@ -27,16 +27,16 @@ export async function isMachineRunning(socketPath: string): Promise<boolean> {
       if (received.length > maxAnswerBytes) return finish(false);
       const lines = received.split('\n');
       received = lines.pop() ?? '';
-      if (lines.some(reportsRunning)) finish(true);
+      if (lines.some((line) => reports(line, status))) finish(true);
     });
   });
 }
 
-function reportsRunning(line: string): boolean {
+function reports(line: string, status: string): boolean {
   const message: unknown = parse(line);
   if (typeof message !== 'object' || message === null || !('return' in message)) return false;
   const answer = message.return;
-  return typeof answer === 'object' && answer !== null && 'status' in answer && answer.status === 'running';
+  return typeof answer === 'object' && answer !== null && 'status' in answer && answer.status === status;
 }
 
 function parse(line: string): unknown {
