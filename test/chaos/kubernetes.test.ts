@@ -157,7 +157,7 @@ describe.skipIf(obstacle !== undefined)(`kill -9 on a Kubernetes node${skipped(o
 
     it('adaptor, while 8 MB are copied in and out by exec: all bytes arrive', async () => {
       const { programs, kubeconfig } = cluster.cluster;
-      const script = 'cat > /tmp/in && sha256sum < /tmp/in';
+      const script = 'echo begun; cat > /tmp/in && sha256sum < /tmp/in';
       const child = spawn(`${programs}/kubectl`, [
         '--kubeconfig',
         kubeconfig,
@@ -173,18 +173,25 @@ describe.skipIf(obstacle !== undefined)(`kill -9 on a Kubernetes node${skipped(o
       child.stdout.on('data', (chunk: Buffer) => {
         answer += chunk;
       });
+      let complaint = '';
+      child.stderr.on('data', (chunk: Buffer) => {
+        complaint += chunk;
+      });
+      // Its exit code tells of a kubectl that ended early.
+      child.stdin.on('error', () => undefined);
       const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+      await eventually('the begin of the copy', () => answer === 'begun\n', 60_000);
       const piece = Buffer.alloc(1 << 20, 'a');
       for (let sent = 0; sent < 8; sent++) {
         if (sent === 3) void strike('adaptor');
         await new Promise((resolve) => child.stdin.write(piece, resolve));
       }
       child.stdin.end();
-      expect(await ended).toBe(0);
+      expect(await ended, complaint).toBe(0);
       const expected = execFileSync('sh', ['-c', 'head -c 8388608 /dev/zero | tr "\\0" a | sha256sum'], {
         encoding: 'utf8',
       });
-      expect(answer).toBe(expected);
+      expect(answer).toBe(`begun\n${expected}`);
     });
 
     it('its machine: the container is reported with the reason, and runs again in another', async () => {
