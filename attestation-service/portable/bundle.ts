@@ -7,7 +7,7 @@ const browser = (file: string): string => fileURLToPath(new URL(`browser/${file}
  * Modules of these packages only declare classes and functions, without saying so to bundlers: those that nothing uses
  * are left out.
  */
-const declarationsOnly = /^(@peculiar\/(asn1-x509|asn1-rsa|asn1-schema|utils)|smol-toml|pvtsutils|pvutils)(\/|$)/;
+const declarationsOnly = /^(@peculiar\/(asn1-x509|asn1-rsa|asn1-schema|utils)|pvtsutils|pvutils)(\/|$)/;
 
 /** What esbuild found for an import, with the mark that the package lacks. Relative imports are those inside a package. */
 const withoutUnusedModules: Plugin = {
