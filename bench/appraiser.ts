@@ -3,7 +3,9 @@ import { generateKeyPairSync } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
 import { bundleAttestationService } from '@sealpod/attestation-service/bundle';
+import { parseQuote } from '@sealpod/protocol/dcap';
 import { snpReportAsJson } from '@sealpod/protocol/snp';
 import { vectorPath } from '@sealpod/protocol/testing/vectors';
 import { SoftwareTpm } from '@sealpod/protocol/tpm/testing';
@@ -67,6 +69,26 @@ export function snpEvidence(): object | undefined {
     cert_chain: [{ cert_type: 'VCEK', data: [...readFileSync(key)] }],
   };
 }
+
+const recordedQuotes = fileURLToPath(
+  new URL('../attestation-service/verifiers/dcap/testing/recorded/', import.meta.url),
+);
+
+/** A published quote of a TD under Intel's root, with the collateral of its day, which is past its date. */
+export const tdxQuote = {
+  configuration: {
+    dcap: {
+      sources: [{ type: 'bundle', path: join(recordedQuotes, 'tdx-quote-collateral.json') }],
+      acceptExpiredCollateral: true,
+    },
+  },
+  request: (): string => {
+    const quote = readFileSync(join(recordedQuotes, 'tdx-quote.bin'));
+    const evidence = Buffer.from(JSON.stringify({ quote: quote.toString('base64') })).toString('base64url');
+    const { reportData } = parseQuote(quote).body.report;
+    return requestBody({ tee: 'tdx', evidence, runtime_data: { raw: reportData.toString('base64url') } });
+  },
+};
 
 /** A machine with a TPM of software under a root of this run, which is enrolled as if it were hardware. */
 export async function tpmMachine(

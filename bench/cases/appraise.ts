@@ -7,7 +7,15 @@ import { type AttestationService, createAttestationService } from '@sealpod/atte
 import type { JsonObject } from '@sealpod/protocol/json';
 import { processMemory } from '@sealpod/runtimeclass/bench';
 import { openStorage } from '@sealpod/storage';
-import { type Appraiser, snpEvidence, snpRequest, startAppraiser, tpmMachine, tpmRequest } from '../appraiser.ts';
+import {
+  type Appraiser,
+  snpEvidence,
+  snpRequest,
+  startAppraiser,
+  tdxQuote,
+  tpmMachine,
+  tpmRequest,
+} from '../appraiser.ts';
 import { type BenchCase, type BenchContext, type Figure, figure } from '../measure.ts';
 
 const execute = promisify(execFile);
@@ -35,20 +43,22 @@ interface Load {
 
 export const appraiseCase: BenchCase = {
   name: 'appraise',
-  definition: `appraisals over REST by 1, 4 and 16 clients on one machine with the service of ${workers} worker processes (plain HTTP, published SNP evidence under AMD's root, evidence of a TPM), and in this process beside growing stocks of reference values and policies`,
+  definition: `appraisals over REST by 1, 4 and 16 clients on one machine with the service of ${workers} worker processes (plain HTTP, published SNP evidence under AMD's root, a published TDX quote with collateral under Intel's, evidence of a TPM), and in this process beside growing stocks of reference values and policies`,
   obstacle: () => (snpEvidence() === undefined ? 'the published evidence is not on this machine' : undefined),
   run: async (context) => {
     const evidence = snpEvidence() ?? {};
     const machine = await tpmMachine(join(context.scratch, 'appraise'));
     const samples = new Samples();
     for (let run = 0; run < context.runs; run++) {
-      const configuration = { ...snpConfiguration, ...machine.configuration };
+      const configuration = { ...snpConfiguration, ...tdxQuote.configuration, ...machine.configuration };
       const appraiser = await startAppraiser(join(context.scratch, `appraise-${run}`), workers, configuration);
       try {
         samples.add('start until ready', 'ms', appraiser.startMs);
         samples.addMemory('idle', appraiser);
         await measureOverRest(context, samples, 'SNP', appraiser, snpRequest(evidence));
         samples.addMemory('after SNP by 16 clients', appraiser);
+        await measureOverRest(context, samples, 'TDX', appraiser, tdxQuote.request());
+        samples.addMemory('after TDX by 16 clients', appraiser);
         await measureOverRest(context, samples, 'TPM', appraiser, await tpmRequest(machine.guest, appraiser.url));
         samples.addMemory('after TPM by 16 clients', appraiser);
       } finally {
