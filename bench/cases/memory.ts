@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { stopDaemon } from '@sealpod/processes';
 import { benchmarkShimStart, type ProcessMemory, processMemory } from '@sealpod/runtimeclass/bench';
@@ -22,24 +22,28 @@ export const memory: BenchCase = {
     const add = (name: string, memory: ProcessMemory): void => {
       samples.set(name, [...(samples.get(name) ?? []), memory]);
     };
-    for (let run = 0; run < context.runs; run++) {
-      add('shim, idle', benchmarkShimStart(bundle.shimPath, 1).memory);
-      for (const [name, start] of [
-        ['adaptor, idle', () => startAdaptor(layout, false)],
-        ['snapshotter, idle', () => startSnapshotter(layout, bundle)],
-      ] as const) {
-        const { daemon } = await start();
-        add(name, processMemory(daemon.pid));
-        await stopDaemon(daemon);
+    try {
+      for (let run = 0; run < context.runs; run++) {
+        add('shim, idle', benchmarkShimStart(bundle.shimPath, 1).memory);
+        for (const [name, start] of [
+          ['adaptor, idle', () => startAdaptor(layout, false)],
+          ['snapshotter, idle', () => startSnapshotter(layout, bundle)],
+        ] as const) {
+          const { daemon } = await start();
+          add(name, processMemory(daemon.pid));
+          await stopDaemon(daemon);
+        }
+        const { home, kbs, pid } = await startLoadedKeyBroker();
+        try {
+          add('key broker, idle', processMemory(pid));
+          await runLoad(context, kbs.address, 'release', 16, pid);
+          add('key broker, after releases by 16 clients', processMemory(pid));
+        } finally {
+          await home.remove();
+        }
       }
-      const { home, kbs, pid } = await startLoadedKeyBroker();
-      try {
-        add('key broker, idle', processMemory(pid));
-        await runLoad(context, kbs.address, 'release', 16, pid);
-        add('key broker, after releases by 16 clients', processMemory(pid));
-      } finally {
-        await home.remove();
-      }
+    } finally {
+      rmSync(layout.run, { recursive: true, force: true });
     }
     const figures = [...samples].flatMap(([name, memories]): Figure[] => [
       figure(
