@@ -41,7 +41,7 @@ const templates = (): string => join(environment.home, 'adaptor', 'templates');
 async function run(image: string, name: string, ...options: readonly string[]): Promise<number> {
   const started = await environment.sealpod('run', image, '--name', name, '--allow-exec', ...options);
   expect(started.code, started.stderr).toBe(0);
-  const pods = (await environment.json('status', '--pods')) as readonly SandboxStatus[];
+  const { pods } = (await environment.json('status', '--pods')) as { readonly pods: readonly SandboxStatus[] };
   const stages = pods.find((pod) => pod.pod.name === name)?.stages ?? [];
   const ms = stages
     .filter(({ stage, part }) => part === undefined && (stage === 'creating-vm' || stage === 'booting'))
