@@ -86,7 +86,7 @@ function killShims(layout: ClusterLayout): void {
       if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH')) continue;
       throw error;
     }
-    const isShim = commandLine.some((word) => /(^|\/)(shim\.mjs|containerd-shim[\w-]*)$/.test(word));
+    const isShim = commandLine.some((word) => /(^|\/)(shim\.(cjs|blob)|containerd-shim[\w-]*)$/.test(word));
     if (isShim && commandLine.includes(layout.containerdSocket)) process.kill(Number(pid), 'SIGKILL');
   }
 }

@@ -68,7 +68,7 @@ export function removeShimsAndMounts(layout: Layout, state: EnvironmentState): v
 /** A shim names containerd's socket on its command line, so those of another containerd stay. */
 function killShims(containerdSocket: string): void {
   for (const { pid, arguments: words } of runningProcesses()) {
-    const isShim = words.some((word) => /(^|\/)(shim\.mjs|containerd-shim[\w-]*)$/.test(word));
+    const isShim = words.some((word) => /(^|\/)(shim\.(cjs|blob)|containerd-shim[\w-]*)$/.test(word));
     if (!isShim || !words.includes(containerdSocket)) continue;
     killProcess(pid);
     const socket = words[words.indexOf('-socket') + 1] ?? '';
