@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { waitForLock } from '@sealpod/processes';
+import { identityOf, waitForLock } from '@sealpod/processes';
 import { go, requireGo } from './go.ts';
 import { newestRelease, type Release } from './releases.ts';
 
@@ -54,16 +54,22 @@ export async function buildClusterPrograms(
   mkdirSync(cache, { recursive: true });
   const lock = await waitForLock(join(cache, 'lock'), (pid) => log(`waiting for the build of process ${pid}`));
   try {
-    // What an interrupted build left.
-    for (const name of readdirSync(cache)) {
-      if (/\.\d+$/.test(name)) rmSync(join(cache, name), { recursive: true, force: true });
-    }
+    removeAbandoned(cache);
     const parts: string[] = [];
     // Each uses all processors; together they would need the memory of several linkers.
     for (const part of partsOf(release)) parts.push(await ensurePart(part, cache, goVersion, log));
     return composed(parts, cache);
   } finally {
     await lock.release();
+  }
+}
+
+/** What a build left whose process ended before it was done. */
+function removeAbandoned(cache: string): void {
+  for (const name of readdirSync(cache)) {
+    const [, pid] = /\.(\d+)$/.exec(name) ?? [];
+    if (pid !== undefined && identityOf(Number(pid)) === undefined)
+      rmSync(join(cache, name), { recursive: true, force: true });
   }
 }
 

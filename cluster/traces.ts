@@ -1,7 +1,7 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { isRunning, stopDaemon } from '@sealpod/processes';
+import { isRunning, killProcess, shimsOf, stopDaemon } from '@sealpod/processes';
 import { removeControlGroup } from './cgroup.ts';
 import type { ClusterLayout } from './layout.ts';
 import { removePolicyRules } from './network-policy.ts';
@@ -76,19 +76,9 @@ function removeNetworkResults(layout: ClusterLayout): void {
   }
 }
 
-/** Shims outlive containerd by design; those of this cluster name its socket on their command line. */
+/** Shims outlive containerd by design. */
 function killShims(layout: ClusterLayout): void {
-  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
-    let commandLine: string[];
-    try {
-      commandLine = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-    } catch (error) {
-      if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH')) continue;
-      throw error;
-    }
-    const isShim = commandLine.some((word) => /(^|\/)(shim\.(cjs|blob)|containerd-shim[\w-]*)$/.test(word));
-    if (isShim && commandLine.includes(layout.containerdSocket)) process.kill(Number(pid), 'SIGKILL');
-  }
+  for (const { pid } of shimsOf(layout.containerdSocket)) killProcess(pid);
 }
 
 function unmountBelow(directory: string): void {

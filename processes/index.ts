@@ -14,4 +14,5 @@ export {
   type ProcessPattern,
 } from './identity.ts';
 export { type Lock, takeLock, waitForLock } from './lock.ts';
+export { shimsOf } from './shims.ts';
 export { killDescendants, killProcess, type RunningProcess, runningProcesses, sharesRoot } from './table.ts';

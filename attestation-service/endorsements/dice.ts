@@ -1,6 +1,7 @@
 import { SealpodError } from '@sealpod/protocol/errors';
-import { type BaseBlock, Constructed, fromBER, Integer, ObjectIdentifier, OctetString, Sequence } from 'asn1js';
+import { type BaseBlock, Constructed, Integer, ObjectIdentifier, OctetString, Sequence } from 'asn1js';
 import type { Certificate } from './certificate.ts';
+import { derValue } from './der.ts';
 
 /** A firmware identity: the digest of what a layer booted. */
 export interface FirmwareId {
@@ -38,13 +39,9 @@ export function firmwareIds(certificate: Certificate): readonly FirmwareId[] | u
 }
 
 function parse(der: Buffer): BaseBlock {
-  try {
-    const { offset, result } = fromBER(new Uint8Array(der));
-    if (offset === der.length) return result;
-  } catch {
-    // The library throws errors of its own for some strings and times that are malformed.
-  }
-  throw malformed('no DER value');
+  const value = derValue(der);
+  if (value === undefined) throw malformed('no DER value');
+  return value;
 }
 
 function membersOf(block: BaseBlock | undefined): BaseBlock[] {

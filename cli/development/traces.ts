@@ -1,7 +1,15 @@
 import { execFileSync } from 'node:child_process';
 import { globSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Daemon, identityOf, isRunning, killProcess, runningProcesses, sharesRoot } from '@sealpod/processes';
+import {
+  type Daemon,
+  identityOf,
+  isRunning,
+  killProcess,
+  runningProcesses,
+  sharesRoot,
+  shimsOf,
+} from '@sealpod/processes';
 import { connectCri } from '@sealpod/runtimeclass/cri';
 import { removeShimTraces } from '@sealpod/runtimeclass/shim/traces';
 import type { Layout } from './layout.ts';
@@ -65,11 +73,8 @@ export function removeShimsAndMounts(layout: Layout, state: EnvironmentState): v
   for (const path of mounts.sort().reverse()) execFileSync('umount', ['-l', path]);
 }
 
-/** A shim names containerd's socket on its command line, so those of another containerd stay. */
 function killShims(containerdSocket: string): void {
-  for (const { pid, arguments: words } of runningProcesses()) {
-    const isShim = words.some((word) => /(^|\/)(shim\.(cjs|blob)|containerd-shim[\w-]*)$/.test(word));
-    if (!isShim || !words.includes(containerdSocket)) continue;
+  for (const { pid, arguments: words } of shimsOf(containerdSocket)) {
     killProcess(pid);
     const socket = words[words.indexOf('-socket') + 1] ?? '';
     if (socket.startsWith('/run/containerd/s/')) rmSync(socket, { force: true });

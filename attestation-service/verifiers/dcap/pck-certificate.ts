@@ -3,13 +3,13 @@ import {
   Boolean as Asn1Boolean,
   type BaseBlock,
   Enumerated,
-  fromBER,
   Integer,
   ObjectIdentifier,
   OctetString,
   Sequence,
 } from 'asn1js';
 import type { Certificate } from '../../endorsements/certificate.ts';
+import { derValue } from '../../endorsements/der.ts';
 import type { PckAuthority } from '../../endorsements/intel/source.ts';
 
 /** The SGX extension of a platform's certificate (SGX PCK Certificate and CRL Specification, section 1.3.5). */
@@ -118,13 +118,9 @@ function fieldsOf(block: BaseBlock, prefix: string): Map<string, BaseBlock> {
 }
 
 function parse(der: Buffer): BaseBlock {
-  try {
-    const { offset, result } = fromBER(new Uint8Array(der));
-    if (offset === der.length) return result;
-  } catch {
-    // The library throws errors of its own for some strings and times that are malformed.
-  }
-  throw malformed('it is no DER value');
+  const value = derValue(der);
+  if (value === undefined) throw malformed('it is no DER value');
+  return value;
 }
 
 function sequence(block: BaseBlock): readonly BaseBlock[] {
