@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -49,4 +49,33 @@ test('the lock of a process that is gone, and one that was never written, are ta
   await (await waitForLock(path, nobodyWaits)).release();
   writeFileSync(path, '');
   await (await waitForLock(path, nobodyWaits)).release();
+});
+
+test('of many processes that wait for the lock of one that is gone, one at a time has it', {
+  timeout: 60_000,
+}, async () => {
+  const path = join(folder, 'lock');
+  const counter = join(folder, 'counter');
+  const [processes, rounds] = [4, 25];
+  const script = `
+    import { readFileSync, writeFileSync } from 'node:fs';
+    import { waitForLock } from ${JSON.stringify(import.meta.resolve('./lock.ts'))};
+    for (let round = 0; round < ${rounds}; round++) {
+      const lock = await waitForLock(${JSON.stringify(path)}, () => undefined);
+      const count = Number(readFileSync(${JSON.stringify(counter)}, 'utf8'));
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      writeFileSync(${JSON.stringify(counter)}, String(count + 1));
+      // Every other time as by one that is killed while it holds it.
+      if (round % 2 === 0) await lock.release();
+      else writeFileSync(${JSON.stringify(path)}, JSON.stringify({ pid: 1, startTime: 'gone' }));
+    }`;
+  writeFileSync(counter, '0');
+  writeFileSync(path, JSON.stringify({ pid: 1, startTime: 'gone' }));
+  const workers = Array.from({ length: processes }, () =>
+    spawn(process.execPath, ['--input-type=module', '--eval', script], { stdio: ['ignore', 'ignore', 'inherit'] }),
+  );
+  const codes = await Promise.all(workers.map((worker) => new Promise((resolve) => worker.once('exit', resolve))));
+  expect(codes).toEqual(Array(processes).fill(0));
+  expect(readFileSync(counter, 'utf8')).toBe(String(processes * rounds));
+  expect(readdirSync(folder).sort()).toEqual(['counter']);
 });

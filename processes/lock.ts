@@ -1,9 +1,11 @@
-import { open, readFile, rm } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { link, readFile, rm, writeFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { identityOf, isRunning, type ProcessIdentity } from './identity.ts';
 
 const pollMs = 200;
+const turnPollMs = 10;
 
 export interface Lock {
   release(): Promise<void>;
@@ -39,23 +41,50 @@ export async function waitForLock(path: string, waits: (pid: number) => void): P
 async function tryLock(path: string): Promise<Lock | ProcessIdentity> {
   const identity = identityOf(process.pid);
   if (!identity) throw new SealpodError('STORAGE', '/proc does not show this process');
-  for (let attempt = 0; ; attempt++) {
-    try {
-      const file = await open(path, 'wx', 0o600);
-      await file.writeFile(JSON.stringify(identity));
-      await file.close();
-      return { release: () => rm(path, { force: true }) };
-    } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause;
+  // Linked into its place when it is whole: nobody ever reads a lock that is still being written.
+  const own = `${path}.${process.pid}.${randomUUID()}`;
+  await writeFile(own, JSON.stringify(identity), { mode: 0o600, flag: 'wx' });
+  try {
+    for (;;) {
+      if (await linked(own, path)) return { release: () => rm(path, { force: true }) };
       const holder = await holderOf(path);
-      if (holder && isRunning(holder)) return holder;
-      if (attempt > 0) throw new SealpodError('STORAGE', `the lock ${path} is contended`, { cause });
-      await rm(path, { force: true });
+      if (holder !== undefined && isRunning(holder)) return holder;
+      await removeLeftLock(own, path);
     }
+  } finally {
+    await rm(own, { force: true });
   }
 }
 
-/** Undefined where the file says nothing of use: its writer died before it was written. */
+/** Removes the lock of a process that is gone, one remover at a time: it must not take away what a faster one has put there. */
+async function removeLeftLock(own: string, path: string): Promise<void> {
+  const turn = `${path}.turn`;
+  if (!(await linked(own, turn))) {
+    const other = await holderOf(turn);
+    if (other === undefined || !isRunning(other)) await rm(turn, { force: true });
+    else await delay(turnPollMs);
+    return;
+  }
+  try {
+    const holder = await holderOf(path);
+    if (holder === undefined || !isRunning(holder)) await rm(path, { force: true });
+  } finally {
+    await rm(turn, { force: true });
+  }
+}
+
+/** Whether `target` is now `source`; not where there is one already. */
+async function linked(source: string, target: string): Promise<boolean> {
+  return link(source, target).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EEXIST') return false;
+      throw error;
+    },
+  );
+}
+
+/** Undefined where there is none, or the file says nothing of use. */
 async function holderOf(path: string): Promise<ProcessIdentity | undefined> {
   try {
     const value: unknown = JSON.parse(await readFile(path, 'utf8'));

@@ -3,18 +3,24 @@ import { stripVTControlCharacters } from 'node:util';
 import type { Reporter, TestModule } from 'vitest/node';
 
 /** Lines of a failure's message that its line at the end repeats; the whole stands where the test ran. */
-const messageLines = 12;
+const messageLines = 24;
+
+interface Failure {
+  readonly message: string;
+  /** Expected and actual, where an expectation was not met. */
+  readonly diff?: string;
+}
 
 /**
  * Ends a run's output with what a reader of only its end needs: each reason for skipping with the number of tests a file
  * that it kept from running, each failed test with its message, and the closing line `N passed, N failed, N skipped`.
  */
 export default class CountReporter implements Reporter {
-  onTestRunEnd(modules: readonly TestModule[], unhandledErrors: readonly { message: string }[]): void {
+  onTestRunEnd(modules: readonly TestModule[], unhandledErrors: readonly Failure[]): void {
     const count = { passed: 0, failed: 0, skipped: 0 };
     const skipped = new Map<string, number>();
     const failed: string[] = [];
-    const fail = (name: string, errors: readonly { message: string }[] = []) => {
+    const fail = (name: string, errors: readonly Failure[] = []) => {
       count.failed += 1;
       failed.push([`failed: ${name}`, ...errors.map(indentedMessage)].join('\n'));
     };
@@ -47,8 +53,8 @@ function reasonInName(name: string): string {
   return /\(skipped: (.*?)\)(?: >|$)/.exec(name)?.[1] ?? name;
 }
 
-function indentedMessage(error: { message: string }): string {
-  const lines = stripVTControlCharacters(error.message).split('\n');
+function indentedMessage({ message, diff = '' }: Failure): string {
+  const lines = stripVTControlCharacters(`${message}\n${diff}`.trim()).split('\n');
   return lines
     .slice(0, messageLines)
     .map((line) => `  ${line}`)

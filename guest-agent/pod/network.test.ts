@@ -26,8 +26,8 @@ function cannotMakeNamespaces(): string | undefined {
 }
 
 const reason = cannotMakeNamespaces();
-const inNamespace = new GuestNetwork((command, arguments_) =>
-  runCommand('ip', ['netns', 'exec', namespace, command, ...arguments_]),
+const inNamespace = new GuestNetwork((command, arguments_, options) =>
+  runCommand('ip', ['netns', 'exec', namespace, command, ...arguments_], options),
 );
 
 describe.skipIf(reason !== undefined)(`guest network${reason ? ` (skipped: ${reason})` : ''}`, () => {
@@ -90,6 +90,33 @@ describe.skipIf(reason !== undefined)(`guest network${reason ? ` (skipped: ${rea
       );
       expect(table.map(({ dest }) => dest)).not.toContain('198.51.100.0/24');
     }
+  });
+
+  it('keeps the routes of both families apart', async () => {
+    await inNamespace.updateInterface(wanted);
+    ip('-n', namespace, '-6', 'route', 'add', 'fd09::/64', 'via', 'fd00::9', 'dev', 'eth0');
+    const routes = [
+      route({ gateway: '10.88.0.1' }),
+      route({ gateway: 'fd00::1', family: 'v6' }),
+      route({ dest: 'fd01::/64', family: 'v6' }),
+    ];
+    const global = (await inNamespace.updateRoutes(routes)).filter(({ dest }) => !dest.startsWith('fe80'));
+    expect(global.filter(({ family }) => family === 0).map(({ dest }) => dest)).toEqual(['', '10.88.0.0/16']);
+    expect(global.filter(({ family }) => family === 1).map(({ dest }) => dest)).toEqual(
+      expect.arrayContaining(['', 'fd00::/64', 'fd01::/64']),
+    );
+    expect(global.map(({ dest }) => dest)).not.toContain('fd09::/64');
+  });
+
+  it('names the command that the kernel refuses', async () => {
+    await inNamespace.updateInterface(wanted);
+    const routes = [
+      route({ dest: '203.0.113.0/24', scope: 253 }),
+      route({ dest: '198.51.100.0/24', source: '10.1.1.1' }),
+    ];
+    await expect(inNamespace.updateRoutes(routes)).rejects.toThrow(
+      /^ip route replace 198\.51\.100\.0\/24 dev eth0 src 10\.1\.1\.1: .*Invalid/s,
+    );
   });
 
   it('adds neighbours', async () => {

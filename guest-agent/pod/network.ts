@@ -1,4 +1,5 @@
 import { BlockList, isIP } from 'node:net';
+import { SealpodError } from '@sealpod/protocol/errors';
 import { type ARPNeighbor, type Interface, IPFamily, type Route } from '@sealpod/protocol/gen/kata/types_pb';
 import type { RunCommand } from './command.ts';
 import { invalidArgument, notFound } from './failures.ts';
@@ -31,15 +32,29 @@ interface LinkJson {
 
 interface RouteJson {
   readonly dst: string;
+  /** Absent for the main table. */
+  readonly table?: string;
+  readonly type?: string;
   readonly gateway?: string;
   readonly dev?: string;
   readonly prefsrc?: string;
   readonly scope?: string;
   readonly protocol?: string;
+  /** Router preference, which routes of IPv6 alone have. */
+  readonly pref?: string;
   readonly metrics?: readonly { readonly mtu?: number }[];
 }
 
-/** The guest's network, by the `ip` program. Every value of a request is checked before it becomes an argument. */
+interface ListedRoute {
+  readonly route: RouteInit;
+  /** Whether the kernel keeps it for an address. */
+  readonly kernel: boolean;
+}
+
+/**
+ * The guest's network, by the `ip` program. Every value of a request is checked before it becomes an argument. Where
+ * processors are emulated a program takes a tenth of a second to start: commands go to one `ip` together.
+ */
 export class GuestNetwork {
   readonly #run: RunCommand;
 
@@ -64,23 +79,25 @@ export class GuestNetwork {
     // The loopback interface has an address too, all zeros; it is the guest's own.
     const found = present.find((item) => item.hwAddr.toLowerCase() === hardware && item.type !== 'loopback');
     if (found === undefined) throw notFound(`no interface has the hardware address ${hardware}`);
+    const commands: string[][] = [];
     if (found.name !== name) {
-      await this.#run('ip', ['link', 'set', 'dev', found.name, 'down']);
-      await this.#run('ip', ['link', 'set', 'dev', found.name, 'name', name]);
+      commands.push(['link', 'set', 'dev', checkedDevice(found.name), 'down']);
+      commands.push(['link', 'set', 'dev', found.name, 'name', name]);
     }
     const noArp = (wanted.rawFlags & 128) !== 0 ? ['arp', 'off'] : [];
     const mtu = wanted.mtu === 0n ? [] : ['mtu', String(wanted.mtu)];
-    await this.#run('ip', ['link', 'set', 'dev', name, ...mtu, ...noArp, 'up']);
+    commands.push(['link', 'set', 'dev', name, ...mtu, ...noArp, 'up']);
     for (const stale of found.IPAddresses) {
       const prefix = `${stale.address}/${stale.mask}`;
       const linkLocal = stale.family === ipv6 && stale.address.toLowerCase().startsWith('fe80:');
-      if (!addresses.includes(prefix) && !linkLocal) await this.#run('ip', ['address', 'delete', prefix, 'dev', name]);
+      if (!addresses.includes(prefix) && !linkLocal)
+        commands.push(['address', 'delete', checkedPrefix(prefix), 'dev', name]);
     }
     // The address is the machine's own, given by the pod network: nobody else can have it.
-    for (const prefix of addresses) {
-      await this.#run('ip', ['address', 'replace', prefix, 'dev', name, ...(prefix.includes(':') ? ['nodad'] : [])]);
-    }
-    const updated = (await this.interfaces()).find((item) => item.name === name);
+    for (const prefix of addresses)
+      commands.push(['address', 'replace', prefix, 'dev', name, ...(prefix.includes(':') ? ['nodad'] : [])]);
+    const shown = await this.#batch([], [...commands, ['address', 'show', 'dev', name]]);
+    const updated = (JSON.parse(shown) as LinkJson[]).map(interfaceOf).find((item) => item.name === name);
     if (updated === undefined) throw notFound(`interface ${name} went away`);
     return { ...updated, device: wanted.device || name };
   }
@@ -92,16 +109,25 @@ export class GuestNetwork {
   /** Makes the given routes the only ones beside those the kernel keeps for addresses. */
   async updateRoutes(wanted: readonly Route[]): Promise<RouteInit[]> {
     const checked = wanted.map(routeArguments);
-    for (const { route, kernel } of await this.#routeTable()) {
-      const stays = kernel || wanted.some((item) => sameRoute(item, route));
-      if (!stays)
-        await this.#run('ip', [family(route.family), 'route', 'delete', ...routeArguments({ ...route, mtu: 0 }).words]);
-    }
+    const before = await this.#routeTable();
+    const unwanted = before.filter(({ route, kernel }) => !kernel && !wanted.some((item) => sameRoute(item, route)));
     // A gateway is reachable only once the route to its network is there.
-    for (const { gateway, ipFamily, words } of checked.sort((a, b) => Number(a.gateway) - Number(b.gateway))) {
-      await this.#run('ip', [ipFamily, 'route', 'replace', ...words, ...(gateway ? ['onlink'] : [])]);
+    const ordered = checked.toSorted((a, b) => Number(a.gateway) - Number(b.gateway));
+    let changed = false;
+    for (const number of [IPFamily.v4, ipv6]) {
+      const commands = [
+        ...unwanted
+          .filter(({ route }) => route.family === number)
+          .map(({ route }) => ['route', 'delete', ...routeArguments({ ...route, mtu: 0 }).words]),
+        ...ordered
+          .filter(({ ipFamily }) => ipFamily === number)
+          .map(({ gateway, words }) => ['route', 'replace', ...words, ...(gateway ? ['onlink'] : [])]),
+      ];
+      if (commands.length === 0) continue;
+      await this.#batch([family(number)], commands);
+      changed = true;
     }
-    return this.routes();
+    return changed ? this.routes() : before.map(({ route }) => route);
   }
 
   async addNeighbours(neighbours: readonly ARPNeighbor[]): Promise<void> {
@@ -122,20 +148,33 @@ export class GuestNetwork {
         state,
       ];
     });
-    for (const command of commands) await this.#run('ip', command);
+    await this.#batch([], commands);
   }
 
-  async #routeTable(): Promise<{ route: RouteInit; kernel: boolean }[]> {
-    const tables = await Promise.all(
-      [IPFamily.v4, ipv6].map(async (number) => {
-        const text = await this.#run('ip', [family(number), '-json', 'route', 'show']);
-        return (JSON.parse(text || '[]') as RouteJson[]).map((json) => ({
-          route: routeOf(json, number),
-          kernel: json.protocol === 'kernel' || json.protocol === 'ra',
-        }));
-      }),
-    );
-    return tables.flat();
+  /** The main table of both families, which only a listing of all tables has in one. */
+  async #routeTable(): Promise<ListedRoute[]> {
+    const text = await this.#run('ip', ['-json', 'route', 'show', 'table', 'all']);
+    return (JSON.parse(text || '[]') as RouteJson[]).filter(isMain).map((json) => ({
+      route: routeOf(json),
+      kernel: json.protocol === 'kernel' || json.protocol === 'ra',
+    }));
+  }
+
+  /**
+   * Runs commands of checked words in one `ip`, to the first that fails. Returns what they print, as JSON.
+   * Throws INTERNAL with the command that failed.
+   */
+  async #batch(options: readonly string[], commands: readonly (readonly string[])[]): Promise<string> {
+    const lines = commands.map((words) => words.join(' '));
+    const input = Buffer.from(`${lines.join('\n')}\n`);
+    try {
+      return await this.#run('ip', ['-json', ...options, '-batch', '-'], { input });
+    } catch (cause) {
+      const said = cause instanceof Error ? cause.message : String(cause);
+      const failed = /Command failed -:(\d+)/.exec(said);
+      if (failed === null) throw cause;
+      throw new SealpodError('INTERNAL', `ip ${lines[Number(failed[1]) - 1]}: ${said}`, { cause });
+    }
   }
 }
 
@@ -156,24 +195,33 @@ function interfaceOf(link: LinkJson): InterfaceInit {
   };
 }
 
-function routeOf(json: RouteJson, ipFamily: IPFamily): RouteInit {
+/** Whether a route leads somewhere, by the main table. */
+function isMain({ table, type }: RouteJson): boolean {
+  return table === undefined && (type === undefined || type === 'unicast');
+}
+
+function routeOf(json: RouteJson): RouteInit {
   return {
     dest: json.dst === 'default' ? '' : json.dst,
     gateway: json.gateway ?? '',
     device: json.dev ?? '',
     source: json.prefsrc ?? '',
     scope: scopes[json.scope ?? 'global'] ?? 0,
-    family: ipFamily,
+    family: isOfIpv6(json) ? ipv6 : IPFamily.v4,
     flags: 0,
     mtu: json.metrics?.[0]?.mtu ?? 0,
   };
+}
+
+function isOfIpv6({ dst, gateway, pref }: RouteJson): boolean {
+  return pref !== undefined || dst.includes(':') || (gateway ?? '').includes(':');
 }
 
 function sameRoute(a: RouteInit, b: RouteInit): boolean {
   return a.dest === b.dest && a.gateway === b.gateway && a.device === b.device && a.family === b.family;
 }
 
-function routeArguments(route: RouteInit): { gateway: boolean; ipFamily: string; words: string[] } {
+function routeArguments(route: RouteInit): { gateway: boolean; ipFamily: IPFamily; words: string[] } {
   const words = [route.dest === '' ? 'default' : checkedPrefix(route.dest)];
   if (route.gateway !== '') words.push('via', checkedAddress(route.gateway));
   words.push('dev', checkedDevice(route.device));
@@ -182,7 +230,7 @@ function routeArguments(route: RouteInit): { gateway: boolean; ipFamily: string;
   if (scope === undefined) throw invalidArgument(`route scope ${route.scope} is unknown`);
   if (route.gateway === '' && scope !== 'global') words.push('scope', scope);
   if (route.mtu > 0) words.push('mtu', String(route.mtu));
-  return { gateway: route.gateway !== '', ipFamily: family(route.family), words };
+  return { gateway: route.gateway !== '', ipFamily: route.family, words };
 }
 
 function family(number: IPFamily): '-4' | '-6' {

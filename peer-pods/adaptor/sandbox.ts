@@ -150,12 +150,18 @@ export class Sandbox {
     const timeout = AbortSignal.timeout(startTimeoutMs);
     const signal = AbortSignal.any([callerSignal, timeout, this.#stopRequested.signal]);
     const told = this.#told;
+    let localhost: Promise<PodNetwork> | undefined;
     try {
       await this.#setPhase('starting');
       told.state('starting');
       const podNetwork = await this.#readNetwork();
       const network = podNetwork && (await told.during('network', 'host', () => this.#plug(podNetwork)));
       signal.throwIfAborted();
+      if (podNetwork && network) {
+        // Nothing of the machine is needed for it: it is ready before the machine is.
+        localhost = connectLocalhost(network.netnsPath, network.tapName, podNetwork);
+        localhost.catch(() => undefined);
+      }
       const instance = await told.during('creating-vm', undefined, () => this.#createInstance(network, signal));
       told.runsAs(instance);
       const { proxy, prove } = this.#connect(instance, false);
@@ -165,11 +171,9 @@ export class Sandbox {
       const proved = prove(signal);
       // Heard below; a network that fails first must not leave it unheard.
       proved.catch(() => undefined);
-      if (podNetwork && network) {
-        await told.during('network', 'guest', async () => {
-          const connected = await connectLocalhost(network.netnsPath, network.tapName, podNetwork);
-          await configureGuestNetwork(guest, connected, signal);
-        });
+      const connected = await localhost;
+      if (connected) {
+        await told.during('network', 'guest', () => configureGuestNetwork(guest, connected, signal));
       }
       await proved;
       const socket: Effect = { kind: 'socket', path: this.agentSocketPath };
@@ -190,6 +194,8 @@ export class Sandbox {
         { sandbox: this.spec.id, code: error.code, reason: error.message, expected, actual },
         'pod VM did not start',
       );
+      // What it does in the pod's namespace must not come after the undoing.
+      await localhost?.catch(() => undefined);
       // A stop that is under way undoes it; where undoing fails, the next stop tries again.
       if (!this.#stopRequested.signal.aborted) {
         await told.failed(error);
