@@ -25,6 +25,7 @@ export {
   referenceValueStatement,
   type SigningKey,
   signStatement,
+  statementIn,
 } from '../reference-values/sign.ts';
 export { offlineConfiguration, withCertificates } from './collateral.ts';
 export { type EvidenceInFile, readEvidenceFile } from './recognise.ts';

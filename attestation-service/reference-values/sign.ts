@@ -4,7 +4,13 @@ import { asJsonObject, type JsonObject, type JsonValue, optionalMember, parseJso
 import { openSigners } from './config.ts';
 import { digestAlgorithmOf, openEnvelope, preAuthenticationEncoding } from './dsse.ts';
 import { readReferenceValueMessage } from './message.ts';
-import { inTotoPayloadType, inTotoStatementType, referenceValuesPredicate } from './statement.ts';
+import {
+  type InTotoStatement,
+  inTotoPayloadType,
+  inTotoStatementType,
+  parseStatement,
+  referenceValuesPredicate,
+} from './statement.ts';
 import { checkValues } from './store.ts';
 
 /** A private key with the name it is spoken of by, e.g. its file. */
@@ -68,6 +74,16 @@ export function addSignatures(envelope: JsonObject, keys: readonly SigningKey[],
   }
   const signatures = optionalMember(envelope, 'signatures') as readonly JsonValue[];
   return signEnvelope({ payloadType, payload, signatures }, keys, now);
+}
+
+/**
+ * What whoever signs an envelope says. Its signatures are not verified.
+ *
+ * @throws SealpodError as `parseStatement`
+ */
+export function statementIn(envelope: JsonObject): InTotoStatement {
+  const { payloadType, payload } = openEnvelope(Buffer.from(JSON.stringify(envelope)), []);
+  return parseStatement(payloadType, payload);
 }
 
 interface EnvelopeParts {

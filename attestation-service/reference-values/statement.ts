@@ -26,6 +26,12 @@ export interface ReferenceValueStatement {
   readonly scope?: string;
 }
 
+/** One in the form of in-toto, which names what was measured. */
+export interface InTotoStatement extends ReferenceValueStatement {
+  /** Each as `NAME@ALGORITHM:HEX`. */
+  readonly subjects: readonly string[];
+}
+
 /**
  * Parses an in-toto statement whose predicate holds reference values:
  * `{"referenceValues": {id: value}, "issuedAt", "expiresAt"?, "scope"?}`, dates in RFC 3339. Subjects name what was
@@ -33,7 +39,7 @@ export interface ReferenceValueStatement {
  *
  * @throws SealpodError REQUEST_FORMAT, UNSUPPORTED for another payload or predicate
  */
-export function parseStatement(payloadType: string, payload: Uint8Array): ReferenceValueStatement {
+export function parseStatement(payloadType: string, payload: Uint8Array): InTotoStatement {
   if (payloadType !== inTotoPayloadType) throw unsupported('payload type', inTotoPayloadType, payloadType);
   const statement = asJsonObject(parseJson(payload, { what: 'in-toto statement' }), 'in-toto statement');
   const type = stringMember(statement, '_type');
@@ -41,7 +47,7 @@ export function parseStatement(payloadType: string, payload: Uint8Array): Refere
   const predicateType = stringMember(statement, 'predicateType');
   if (predicateType !== referenceValuesPredicate)
     throw unsupported('predicate type', referenceValuesPredicate, predicateType);
-  checkSubjects(optionalMember(statement, 'subject'));
+  const subjects = subjectsOf(optionalMember(statement, 'subject'));
   const predicate = objectMember(statement, 'predicate');
   const known = ['referenceValues', 'issuedAt', 'expiresAt', 'scope'];
   const unknown = Object.keys(predicate).find((name) => !known.includes(name));
@@ -51,6 +57,7 @@ export function parseStatement(payloadType: string, payload: Uint8Array): Refere
       actual: unknown,
     });
   return {
+    subjects,
     values: objectMember(predicate, 'referenceValues'),
     issuedAt: dateOf(stringMember(predicate, 'issuedAt'), 'issuedAt'),
     ...(optionalMember(predicate, 'expiresAt') === undefined
@@ -60,15 +67,18 @@ export function parseStatement(payloadType: string, payload: Uint8Array): Refere
   };
 }
 
-function checkSubjects(subjects: JsonValue | undefined): void {
+function subjectsOf(subjects: JsonValue | undefined): string[] {
   if (!Array.isArray(subjects) || subjects.length === 0)
     throw new SealpodError('REQUEST_FORMAT', 'the statement is about no subject');
-  for (const subject of subjects as readonly JsonValue[]) {
-    const digests = objectMember(asJsonObject(subject, 'subject'), 'digest');
-    const hex = Object.values(digests).every((digest) => typeof digest === 'string' && /^[0-9a-f]+$/i.test(digest));
-    if (Object.keys(digests).length === 0 || !hex)
+  return (subjects as readonly JsonValue[]).flatMap((value) => {
+    const subject = asJsonObject(value, 'subject');
+    const digests = Object.entries(objectMember(subject, 'digest'));
+    const hex = digests.every(([, digest]) => typeof digest === 'string' && /^[0-9a-f]+$/i.test(digest));
+    if (digests.length === 0 || !hex)
       throw new SealpodError('REQUEST_FORMAT', 'a subject of the statement has no digest');
-  }
+    const name = optionalMember(subject, 'name') ?? optionalMember(subject, 'uri') ?? '';
+    return digests.map(([algorithm, digest]) => `${name}@${algorithm}:${digest}`);
+  });
 }
 
 /** @throws SealpodError REQUEST_FORMAT */

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
+import type { JsonObject } from '@sealpod/protocol/json';
 import type { Command } from 'commander';
 import { writeResult } from '../terminal/output.ts';
 import { globalOptions, readBytes, readPrivateKey } from './context.ts';
@@ -53,6 +54,23 @@ async function signed(file: string, options: SignOptions) {
     : addSignatures(content.envelope, keys, now);
 }
 
+const shownCharacters = 160;
+
+/** What the envelope says: nobody should sign it unseen. */
+async function describeSigned(envelope: JsonObject): Promise<string> {
+  const { statementIn } = await import('@sealpod/attestation-service/offline');
+  const { subjects, values, issuedAt, expiresAt, scope } = statementIn(envelope);
+  const lines = [
+    `of: ${subjects.join(', ')}`,
+    `issued: ${issuedAt.toISOString()}`,
+    `expires: ${expiresAt?.toISOString() ?? 'twelve months after'}`,
+    `for: ${scope === undefined ? 'every policy' : `policy ${scope}`}`,
+    ...Object.entries(values).map(([id, value]) => `${id} = ${JSON.stringify(value).slice(0, shownCharacters)}`),
+  ];
+  // Names are from the file: none may steer the terminal.
+  return `signed:\n${lines.map((line) => `  ${line.replace(/\p{Cc}/gu, '?')}\n`).join('')}`;
+}
+
 /** `sealpod refvalue sign`. */
 export function addSignCommand(refvalue: Command): void {
   refvalue
@@ -80,6 +98,7 @@ export function addSignCommand(refvalue: Command): void {
     .action(async (file: string, options: SignOptions, command: Command) => {
       const { output } = globalOptions(command);
       const envelope = await signed(file, options);
+      process.stderr.write(await describeSigned(envelope));
       const text = `${JSON.stringify(envelope, null, 2)}\n`;
       if (options.out === undefined) {
         process.stdout.write(text);

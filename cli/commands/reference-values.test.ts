@@ -182,6 +182,10 @@ describe('sealpod refvalue', () => {
       file('both.json'),
     );
     expect(JSON.parse(both.stdout)).toMatchObject({ signatures: [expect.any(String), expect.any(String)] });
+    // The second signer sees what the first has put there.
+    expect(both.stderr).toMatch(
+      /^signed:\n {2}of: release\.json@sha256:[0-9a-f]{64}\n(?: {2}.*\n){2} {2}for: every policy\n {2}tpm_kernel = \["ab"\]\n$/,
+    );
     expect((await as('ada', 'refvalue', 'register', file('both.json'))).code).toBe(0);
   });
 });
