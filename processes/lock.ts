@@ -48,7 +48,8 @@ async function tryLock(path: string): Promise<Lock | ProcessIdentity> {
     for (;;) {
       if (await linked(own, path)) return { release: () => rm(path, { force: true }) };
       const holder = await holderOf(path);
-      if (holder !== undefined && isRunning(holder)) return holder;
+      if (holder === 'nobody') continue;
+      if (holder !== 'ended') return holder;
       await removeLeftLock(own, path);
     }
   } finally {
@@ -56,18 +57,20 @@ async function tryLock(path: string): Promise<Lock | ProcessIdentity> {
   }
 }
 
-/** Removes the lock of a process that is gone, one remover at a time: it must not take away what a faster one has put there. */
+/**
+ * Removes the lock of a process that has ended. One remover at a time, and only what that one has seen to be left: it must not
+ * take away what another has put there since.
+ */
 async function removeLeftLock(own: string, path: string): Promise<void> {
   const turn = `${path}.turn`;
   if (!(await linked(own, turn))) {
-    const other = await holderOf(turn);
-    if (other === undefined || !isRunning(other)) await rm(turn, { force: true });
+    // A process that ends within its turn leaves it behind.
+    if ((await holderOf(turn)) === 'ended') await rm(turn, { force: true });
     else await delay(turnPollMs);
     return;
   }
   try {
-    const holder = await holderOf(path);
-    if (holder === undefined || !isRunning(holder)) await rm(path, { force: true });
+    if ((await holderOf(path)) === 'ended') await rm(path, { force: true });
   } finally {
     await rm(turn, { force: true });
   }
@@ -84,15 +87,17 @@ async function linked(source: string, target: string): Promise<boolean> {
   );
 }
 
-/** Undefined where there is none, or the file says nothing of use. */
-async function holderOf(path: string): Promise<ProcessIdentity | undefined> {
+/** The running process that holds a lock; `ended` where it runs no more or the file says nothing of use. */
+async function holderOf(path: string): Promise<ProcessIdentity | 'nobody' | 'ended'> {
   try {
     const value: unknown = JSON.parse(await readFile(path, 'utf8'));
-    if (typeof value !== 'object' || value === null) return undefined;
+    if (typeof value !== 'object' || value === null) return 'ended';
     const { pid, startTime } = value as Record<string, unknown>;
-    return typeof pid === 'number' && typeof startTime === 'string' ? { pid, startTime } : undefined;
+    if (typeof pid !== 'number' || typeof startTime !== 'string') return 'ended';
+    return isRunning({ pid, startTime }) ? { pid, startTime } : 'ended';
   } catch (error) {
-    if (error instanceof SyntaxError || (error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    if (error instanceof SyntaxError) return 'ended';
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 'nobody';
     throw error;
   }
 }
