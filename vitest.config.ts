@@ -26,6 +26,8 @@ export default defineConfig({
           // Real virtual machines, containerd and network namespaces: one file at a time.
           maxWorkers: 1,
           fileParallelism: false,
+          // On a machine of unknown load one may fail for its time alone; the closing lines name each that was run twice, and why.
+          retry: process.env['CI'] === undefined ? 0 : 1,
           testTimeout: 300_000,
           hookTimeout: 600_000,
         },

@@ -13,16 +13,19 @@ interface Failure {
 
 /**
  * Ends a run's output with what a reader of only its end needs: each reason for skipping with the number of tests a file
- * that it kept from running, each failed test with its message, and the closing line `N passed, N failed, N skipped`.
+ * that it kept from running, each test that failed, with its message, also where it passed when it was run again, and the
+ * closing line `N passed, N failed, N skipped`.
  */
 export default class CountReporter implements Reporter {
   onTestRunEnd(modules: readonly TestModule[], unhandledErrors: readonly Failure[]): void {
     const count = { passed: 0, failed: 0, skipped: 0 };
     const skipped = new Map<string, number>();
     const failed: string[] = [];
-    const fail = (name: string, errors: readonly Failure[] = []) => {
+    const tell = (what: string, name: string, errors: readonly Failure[] = []) =>
+      failed.push([`${what}: ${name}`, ...errors.map(indentedMessage)].join('\n'));
+    const fail = (name: string, errors?: readonly Failure[]) => {
       count.failed += 1;
-      failed.push([`failed: ${name}`, ...errors.map(indentedMessage)].join('\n'));
+      tell('failed', name, errors);
     };
     for (const module of modules) {
       const file = relative(process.cwd(), module.moduleId);
@@ -32,8 +35,10 @@ export default class CountReporter implements Reporter {
       }
       for (const test of module.children.allTests()) {
         const result = test.result();
-        if (result.state === 'passed') count.passed += 1;
-        else if (result.state === 'skipped') {
+        if (result.state === 'passed') {
+          count.passed += 1;
+          if (test.diagnostic()?.flaky) tell('passed when run again', `${file} > ${test.fullName}`, result.errors);
+        } else if (result.state === 'skipped') {
           count.skipped += 1;
           const reason = `${file}: ${result.note ?? reasonInName(test.fullName)}`;
           skipped.set(reason, (skipped.get(reason) ?? 0) + 1);
