@@ -59,7 +59,8 @@ async function tryLock(path: string): Promise<Lock | ProcessIdentity> {
 
 /**
  * Removes the lock of a process that has ended. One remover at a time, and only what that one has seen to be left: it must not
- * take away what another has put there since.
+ * take away what another has put there since. Not so where a remover ends within its turn and several find the turn left behind at
+ * the same moment: POSIX can remove a file only by name.
  */
 async function removeLeftLock(own: string, path: string): Promise<void> {
   const turn = `${path}.turn`;

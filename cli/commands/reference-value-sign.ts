@@ -54,9 +54,7 @@ async function signed(file: string, options: SignOptions) {
     : addSignatures(content.envelope, keys, now);
 }
 
-const shownCharacters = 160;
-
-/** What the envelope says: nobody should sign it unseen. */
+/** All that the envelope says, values to their last character: nobody should sign anything unseen. */
 async function describeSigned(envelope: JsonObject): Promise<string> {
   const { statementIn } = await import('@sealpod/attestation-service/offline');
   const { subjects, values, issuedAt, expiresAt, scope } = statementIn(envelope);
@@ -65,10 +63,10 @@ async function describeSigned(envelope: JsonObject): Promise<string> {
     `issued: ${issuedAt.toISOString()}`,
     `expires: ${expiresAt?.toISOString() ?? 'twelve months after'}`,
     `for: ${scope === undefined ? 'every policy' : `policy ${scope}`}`,
-    ...Object.entries(values).map(([id, value]) => `${id} = ${JSON.stringify(value).slice(0, shownCharacters)}`),
+    ...Object.entries(values).map(([id, value]) => `${id} = ${JSON.stringify(value)}`),
   ];
-  // Names are from the file: none may steer the terminal.
-  return `signed:\n${lines.map((line) => `  ${line.replace(/\p{Cc}/gu, '?')}\n`).join('')}`;
+  // It is from a file of somebody else's: nothing in it may steer the terminal, or turn the direction of what follows.
+  return `signed:\n${lines.map((line) => `  ${line.replace(/[\p{Cc}\p{Cf}]/gu, '?')}\n`).join('')}`;
 }
 
 /** `sealpod refvalue sign`. */

@@ -188,6 +188,13 @@ describe('sealpod refvalue', () => {
     );
     expect((await as('ada', 'refvalue', 'register', file('both.json'))).code).toBe(0);
   });
+
+  it('sign shows values to their end, and nothing that steers a terminal', async () => {
+    const long = 'ab'.repeat(400);
+    writeFileSync(file('long.json'), JSON.stringify({ tpm_kernel: [long, '\u202e\u009bcd'] }));
+    const { code, stderr } = await sealpod('refvalue', 'sign', file('long.json'), '--key', file('vendor.key'));
+    expect([code, stderr]).toEqual([0, expect.stringContaining(`  tpm_kernel = ["${long}","??cd"]\n`)]);
+  });
 });
 
 describe('sealpod policy', () => {

@@ -113,7 +113,7 @@ export class GuestNetwork {
     const unwanted = before.filter(({ route, kernel }) => !kernel && !wanted.some((item) => sameRoute(item, route)));
     // A gateway is reachable only once the route to its network is there.
     const ordered = checked.toSorted((a, b) => Number(a.gateway) - Number(b.gateway));
-    let changed = false;
+    const after: ListedRoute[] = [];
     for (const number of [IPFamily.v4, ipv6]) {
       const commands = [
         ...unwanted
@@ -123,11 +123,10 @@ export class GuestNetwork {
           .filter(({ ipFamily }) => ipFamily === number)
           .map(({ gateway, words }) => ['route', 'replace', ...words, ...(gateway ? ['onlink'] : [])]),
       ];
-      if (commands.length === 0) continue;
-      await this.#batch([family(number)], commands);
-      changed = true;
+      if (commands.length === 0) after.push(...before.filter(({ route }) => route.family === number));
+      else after.push(...listedRoutes(await this.#batch([family(number)], [...commands, ['route', 'show']])));
     }
-    return changed ? this.routes() : before.map(({ route }) => route);
+    return after.map(({ route }) => route);
   }
 
   async addNeighbours(neighbours: readonly ARPNeighbor[]): Promise<void> {
@@ -153,11 +152,7 @@ export class GuestNetwork {
 
   /** The main table of both families, which only a listing of all tables has in one. */
   async #routeTable(): Promise<ListedRoute[]> {
-    const text = await this.#run('ip', ['-json', 'route', 'show', 'table', 'all']);
-    return (JSON.parse(text || '[]') as RouteJson[]).filter(isMain).map((json) => ({
-      route: routeOf(json),
-      kernel: json.protocol === 'kernel' || json.protocol === 'ra',
-    }));
+    return listedRoutes(await this.#run('ip', ['-json', 'route', 'show', 'table', 'all']));
   }
 
   /**
@@ -193,6 +188,14 @@ function interfaceOf(link: LinkJson): InterfaceInit {
     type: link.link_type ?? '',
     rawFlags: 0,
   };
+}
+
+/** The routes of the main table in what `ip -json route show` prints. */
+function listedRoutes(text: string): ListedRoute[] {
+  return (JSON.parse(text || '[]') as RouteJson[]).filter(isMain).map((json) => ({
+    route: routeOf(json),
+    kernel: json.protocol === 'kernel' || json.protocol === 'ra',
+  }));
 }
 
 /** Whether a route leads somewhere, by the main table. */

@@ -158,7 +158,7 @@ export class Sandbox {
       const network = podNetwork && (await told.during('network', 'host', () => this.#plug(podNetwork)));
       signal.throwIfAborted();
       if (podNetwork && network) {
-        // Nothing of the machine is needed for it: it is ready before the machine is.
+        // Nothing of the machine is needed for it: it is ready before the machine is. A failure is heard below.
         localhost = connectLocalhost(network.netnsPath, network.tapName, podNetwork);
         localhost.catch(() => undefined);
       }
