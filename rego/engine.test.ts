@@ -169,7 +169,7 @@ describe('limits of a policy', () => {
     ['too many lines', `package p\n${'\n'.repeat(210_000)}`, 'POLICY_INVALID'],
   ];
 
-  it.each(cases)('G-26: %s is refused in time, and the engine goes on', async (_what, policy, code) => {
+  it.each(cases)('G-26, finding 12: %s is refused in time, and the engine goes on', async (_what, policy, code) => {
     const started = performance.now();
     const other = Promise.all(
       Array.from({ length: 4 }, (_item, n) => evaluate('package q\ny := input.n', 'data.q.y', { n })),

@@ -68,6 +68,11 @@ export function isCurrent({ thisUpdate, nextUpdate }: RevocationList, now: Date)
   return thisUpdate <= now && (nextUpdate === undefined || now <= nextUpdate);
 }
 
+/** What tells the newer of two lists: the number, and the date where numbers are equal, as those of all of Intel's are. */
+export function listOrder({ number = 0n, thisUpdate }: RevocationList): readonly number[] {
+  return [Number(number), thisUpdate.getTime()];
+}
+
 /** Whether a list revokes a certificate; only certificates of the list's issuer are in it. */
 export function revokes(list: RevocationList, certificate: Certificate): boolean {
   return isListed(list, certificate) && certificate.x509.checkIssued(list.issuer.x509);

@@ -144,7 +144,7 @@ describe('evaluation over attestation.proto', () => {
 });
 
 describe('administration over the wire', () => {
-  it('is refused to whoever has not the secret', async () => {
+  it('finding 7: is refused to whoever has not the secret', async () => {
     const wrong = connectAttestationService({ address: `127.0.0.1:${running.port}`, adminSecret: `${secret}.` });
     for (const client of [anyone, wrong]) {
       await expect(

@@ -2,6 +2,7 @@ import { SealpodError } from '@sealpod/protocol/errors';
 import type { Storage } from '@sealpod/storage';
 import type { AttestationServiceConfig } from '../config.ts';
 import { nitroRoot } from '../endorsements/aws/certificates.ts';
+import { SeenBefore } from '../endorsements/seen-before.ts';
 import { azureSnpVerifier } from './azure/snp.ts';
 import { azureTdxVerifier } from './azure/tdx.ts';
 import { ccaPlatforms, ccaRules, ccaVerifier } from './cca/index.ts';
@@ -40,7 +41,7 @@ export function createVerifiers(
   const { tpm, snp, dcap, cca, csv, hygondcu, se, nvidia, nvidiaDpu, nitro } = config;
   if (tpm !== undefined) verifiers.set('tpm', tpmVerifier(tpm, challengeKey));
   if (snp !== undefined) {
-    const rules = snpRules(snp);
+    const rules = { ...snpRules(snp), seen: new SeenBefore(storage, 'amd') };
     const sources = amdSources(snp, storage, now);
     verifiers.set('snp', snpVerifier(rules, sources));
     verifiers.set('az-snp-vtpm', azureSnpVerifier(rules, sources));

@@ -86,7 +86,7 @@ describe('sessions', () => {
     expect(opened(guest, reply)).toBe(secret);
   });
 
-  it('G-13: spend the nonce on the first answer, also a wrong one', async () => {
+  it('G-13, finding 6: spend the nonce on the first answer, also a wrong one', async () => {
     const guest = await authenticate(kbs.address);
     const wrong = await attest(kbs.address, guest, guest.attestation({ nonce: 'AAAA' }));
     expect(wrong.status).toBe(401);
@@ -210,7 +210,7 @@ describe('what a guest learns', () => {
 
 describe('resource policies', () => {
   it.each(['none', 'warning', 'contraindicated'])(
-    'G-02: a fresh install refuses evidence appraised as %s',
+    'G-02, finding 3: a fresh install refuses evidence appraised as %s',
     async (status) => {
       kbs.attestation.status = status;
       const { token } = await attested();

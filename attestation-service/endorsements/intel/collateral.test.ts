@@ -13,8 +13,8 @@ import {
   tcbInfo,
 } from '../../verifiers/dcap/testing/mint.ts';
 import { issue, pem } from '../../verifiers/testing/authority.ts';
+import { SeenBefore } from '../seen-before.ts';
 import { IntelCollateral } from './collateral.ts';
-import { SeenBefore } from './seen-before.ts';
 import type { IntelAnswer, IntelCollateralSource } from './source.ts';
 
 const now = new Date('2026-06-01T00:00:00Z');
@@ -38,7 +38,7 @@ afterEach(async () => {
 
 /** As after a restart: nothing is known but what storage keeps. */
 const open = (sources: readonly IntelCollateralSource[], channel = 'early'): IntelCollateral =>
-  new IntelCollateral({ sources, root: intel.root, seen: new SeenBefore(storage), channel });
+  new IntelCollateral({ sources, root: intel.root, seen: new SeenBefore(storage, 'intel'), channel });
 const from = (options: CollateralOptions = {}): IntelCollateral => open([mintSource(intel, options)]);
 const codeOf = async (asked: Promise<{ readonly problem?: { readonly code: string } | undefined }>): Promise<string> =>
   (await asked).problem?.code ?? 'none';
@@ -145,7 +145,7 @@ describe('signed documents', () => {
   });
 });
 
-describe('rollback', () => {
+describe('G-19: rollback', () => {
   const numbered = (tcbEvaluationDataNumber: number, issueDate = '2026-01-01T00:00:00Z'): IntelCollateral =>
     from({ tcbInfo: { tcbEvaluationDataNumber, issueDate }, qeIdentity: { tcbEvaluationDataNumber, issueDate } });
 

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import type { Certificate } from '../certificate.ts';
 import type { EnrolledRoot } from '../certificate-path.ts';
-import { isCurrent, type RevocationList, readRevocationList } from '../revocation-list.ts';
-import { compareOrders, type SeenBefore } from './seen-before.ts';
+import { isCurrent, listOrder, type RevocationList, readRevocationList } from '../revocation-list.ts';
+import { compareOrders, type SeenBefore } from '../seen-before.ts';
 import {
   isCurrentDocument,
   isCurrentList,
@@ -253,11 +253,6 @@ function isBetter<Value>(
   if (current(other)) return false;
   const [isIssued, otherIsIssued] = [issued(value) <= now, issued(other) <= now];
   return isIssued === otherIsIssued ? compareOrders(order(value), order(other)) > 0 : isIssued;
-}
-
-/** Intel numbers all of its lists 1: the date decides between equal numbers. */
-function listOrder({ number = 0n, thisUpdate }: RevocationList): readonly number[] {
-  return [Number(number), thisUpdate.getTime()];
 }
 
 function digestOf({ document, issuerChain = '' }: IntelAnswer): string {

@@ -8,12 +8,12 @@ import { openStorage } from '@sealpod/storage';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { enclaveIdentity, platform, signedAnswer, TestIntel, tcbInfo } from '../../verifiers/dcap/testing/mint.ts';
 import { pem } from '../../verifiers/testing/authority.ts';
+import { SeenBefore } from '../seen-before.ts';
 import { collateralBundle } from './bundle.ts';
 import { cachedSource } from './cached-source.ts';
 import { IntelCollateral } from './collateral.ts';
 import { collateralDocument } from './collateral-document.ts';
 import { provisioningService } from './provisioning-service.ts';
-import { SeenBefore } from './seen-before.ts';
 import type { IntelCollateralSource } from './source.ts';
 import { intelService, quoteCollateral, type Serve } from './testing/service.ts';
 
@@ -36,7 +36,7 @@ async function verdicts(source: IntelCollateralSource): Promise<Record<string, s
     const collateral = new IntelCollateral({
       sources: [source],
       root: intel.root,
-      seen: new SeenBefore(storage),
+      seen: new SeenBefore(storage, 'intel'),
       channel: 'early',
     });
     const asked = {

@@ -9,11 +9,11 @@ import { openStorage, type Storage } from '@sealpod/storage';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type CollateralOptions, mintQuote, platform, TestIntel } from '../../verifiers/dcap/testing/mint.ts';
 import { tdxVerifier } from '../../verifiers/tdx/index.ts';
+import { SeenBefore } from '../seen-before.ts';
 import { collateralBundle } from './bundle.ts';
 import { cachedSource } from './cached-source.ts';
 import { IntelCollateral } from './collateral.ts';
 import { provisioningService } from './provisioning-service.ts';
-import { SeenBefore } from './seen-before.ts';
 import type { IntelCollateralSource } from './source.ts';
 import { intelService, quoteCollateral, type Serve } from './testing/service.ts';
 
@@ -79,7 +79,7 @@ describe('a stale file before a service', () => {
     return provisioningService({ kind: 'pcs', url, rootListUrl: `${url}/root.der`, http });
   };
   const collateralOf = (...sources: readonly IntelCollateralSource[]): IntelCollateral =>
-    new IntelCollateral({ sources, root: intel.root, seen: new SeenBefore(storage), channel: 'early' });
+    new IntelCollateral({ sources, root: intel.root, seen: new SeenBefore(storage, 'intel'), channel: 'early' });
 
   /** What a quote is refused for, and whether its claims speak of expired collateral. */
   async function judged(collateral: IntelCollateral, acceptExpiredCollateral = false, at = now) {

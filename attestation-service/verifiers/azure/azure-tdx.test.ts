@@ -8,7 +8,7 @@ import { failures } from '@sealpod/protocol/verdict';
 import { openStorage, type Storage } from '@sealpod/storage';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { IntelCollateral } from '../../endorsements/intel/collateral.ts';
-import { SeenBefore } from '../../endorsements/intel/seen-before.ts';
+import { SeenBefore } from '../../endorsements/seen-before.ts';
 import { type CollateralOptions, mintSource, quoteParts, TestIntel } from '../dcap/testing/mint.ts';
 import { azureTdxVerifier } from './tdx.ts';
 import {
@@ -41,7 +41,7 @@ async function verified(evidence: JsonValue, collateral: CollateralOptions = {},
     collateral: new IntelCollateral({
       sources: [mintSource(intel, collateral)],
       root: intel.root,
-      seen: new SeenBefore(storage),
+      seen: new SeenBefore(storage, 'intel'),
       channel: `azure ${channels++}`,
     }),
     acceptExpiredCollateral: false,

@@ -22,7 +22,13 @@ export function azureSnpVerifier(rules: SnpRules, sources: readonly AmdEndorseme
       const parsed = parseAzureVtpmEvidence(evidence, 'vcek');
       const statement = parseVirtualTpm(parsed);
       const report = parseSnpReport(statement.hcl.hardwareReport);
-      const endorsements = await endorse(report, [{ type: 'VCEK', bytes: parsed.hardware }], sources, rules.root);
+      const endorsements = await endorse(
+        report,
+        [{ type: 'VCEK', bytes: parsed.hardware }],
+        sources,
+        rules,
+        expectations.now,
+      );
       const hardware = { reportType: snpReportType, reportData: report.reportData };
       return {
         verdict: allOf('az-snp-vtpm evidence', [

@@ -9,7 +9,7 @@ import { openStorage, type Storage } from '@sealpod/storage';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { IntelCollateral } from '../../endorsements/intel/collateral.ts';
-import { SeenBefore } from '../../endorsements/intel/seen-before.ts';
+import { SeenBefore } from '../../endorsements/seen-before.ts';
 import { sgxVerifier } from '../sgx/index.ts';
 import { tdxVerifier } from '../tdx/index.ts';
 import { issue, pem } from '../testing/authority.ts';
@@ -49,7 +49,7 @@ let channels = 0;
 /** Rules under the test's Intel. Each has a memory of its own of what was seen. */
 function rules(collateral: CollateralOptions = {}, acceptExpiredCollateral = false): DcapRules {
   const sources = [mintSource(intel, collateral)];
-  const seen = new SeenBefore(storage);
+  const seen = new SeenBefore(storage, 'intel');
   const channel = `test ${channels++}`;
   return {
     root: intel.root,

@@ -4,8 +4,8 @@ import { cachedSource } from '../../endorsements/intel/cached-source.ts';
 import { IntelCollateral } from '../../endorsements/intel/collateral.ts';
 import { provisioningService } from '../../endorsements/intel/provisioning-service.ts';
 import { intelRoot } from '../../endorsements/intel/root.ts';
-import { SeenBefore } from '../../endorsements/intel/seen-before.ts';
 import type { IntelCollateralSource } from '../../endorsements/intel/source.ts';
+import { SeenBefore } from '../../endorsements/seen-before.ts';
 import type { DcapConfig, IntelSourceConfig } from './config.ts';
 import type { DcapRules } from './endorse.ts';
 
@@ -19,7 +19,7 @@ export function dcapRules(config: DcapConfig, storage: Storage, now: () => Date)
     collateral: new IntelCollateral({
       sources: sources.map((source) => sourceOf(source, storage, now)),
       root: intelRoot(),
-      seen: new SeenBefore(storage),
+      seen: new SeenBefore(storage, 'intel'),
       channel,
     }),
     acceptExpiredCollateral,

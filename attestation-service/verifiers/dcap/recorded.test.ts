@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { collateralBundle } from '../../endorsements/intel/bundle.ts';
 import { IntelCollateral } from '../../endorsements/intel/collateral.ts';
 import { intelRoot } from '../../endorsements/intel/root.ts';
-import { SeenBefore } from '../../endorsements/intel/seen-before.ts';
+import { SeenBefore } from '../../endorsements/seen-before.ts';
 import { sgxVerifier } from '../sgx/index.ts';
 import { tdxVerifier } from '../tdx/index.ts';
 import type { Verification } from '../verifier.ts';
@@ -32,7 +32,7 @@ async function verified(name: string, at: string, quote = quoteOf(name), of = na
     const collateral = new IntelCollateral({
       sources: [collateralBundle(join(recorded, `${of}-collateral.json`))],
       root: intelRoot(),
-      seen: new SeenBefore(storage),
+      seen: new SeenBefore(storage, 'intel'),
       channel: 'recorded',
     });
     const rules = { root: intelRoot(), collateral, acceptExpiredCollateral: false };

@@ -7,7 +7,7 @@ import { openStorage, type Storage } from '@sealpod/storage';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { IntelCollateral } from '../../endorsements/intel/collateral.ts';
 import { intelRoot } from '../../endorsements/intel/root.ts';
-import { SeenBefore } from '../../endorsements/intel/seen-before.ts';
+import { SeenBefore } from '../../endorsements/seen-before.ts';
 import { azureTdxVerifier } from '../azure/tdx.ts';
 import { tdxVerifier } from '../tdx/index.ts';
 import type { DcapRules } from './endorse.ts';
@@ -36,7 +36,12 @@ describe('recorded quotes', () => {
   const none: DcapRules = {
     root: intelRoot(),
     get collateral() {
-      return new IntelCollateral({ sources: [], root: intelRoot(), seen: new SeenBefore(storage), channel: 'none' });
+      return new IntelCollateral({
+        sources: [],
+        root: intelRoot(),
+        seen: new SeenBefore(storage, 'intel'),
+        channel: 'none',
+      });
     },
     acceptExpiredCollateral: false,
   };

@@ -4,8 +4,17 @@ import { snpGenerations } from '@sealpod/protocol/snp';
 import type { AmdEndorsementSource } from '../../endorsements/amd/source.ts';
 import { type Certificate, parseCertificate, parsePemCertificates } from '../../endorsements/certificate.ts';
 import type { EnrolledRoot } from '../../endorsements/certificate-path.ts';
-import { type RevocationList, readRevocationList } from '../../endorsements/revocation-list.ts';
+import { listOrder, type RevocationList, readRevocationList } from '../../endorsements/revocation-list.ts';
+import type { SeenBefore } from '../../endorsements/seen-before.ts';
 import { parseVersionedKey, type VersionedKey } from './versioned-key.ts';
+
+/** What endorsements are held against. */
+export interface EndorsementRules {
+  /** The root of a generation. */
+  readonly root: (generation: SnpGeneration) => EnrolledRoot;
+  /** Remembers the newest revocation lists. Without it an older one that is still current passes. */
+  readonly seen?: Pick<SeenBefore, 'check'>;
+}
 
 /** What a report is verified with. Nothing of it is verified yet but the signature of the revocation list. */
 export interface SnpEndorsements {
@@ -15,6 +24,8 @@ export interface SnpEndorsements {
   /** Certificates of authorities that came with the evidence. */
   readonly authorities: readonly Certificate[];
   readonly revocationList?: RevocationList;
+  /** Why the list cannot be the newest. */
+  readonly rollback?: SealpodError;
   /** Why something is missing. */
   readonly problems: readonly SealpodError[];
 }
@@ -29,17 +40,20 @@ export async function endorse(
   report: SnpReport,
   certificates: readonly SnpCertificate[],
   sources: readonly AmdEndorsementSource[],
-  root: (generation: SnpGeneration) => EnrolledRoot,
+  { root, seen }: EndorsementRules,
+  now: Date,
 ): Promise<SnpEndorsements> {
   const problems: SealpodError[] = [];
   const sent = sentKey(report, certificates);
   const generation = report.version < 3 ? sent && generationOfKey(sent) : report.generation;
   const key = sent ?? (generation && (await fetchKey(report, generation, sources, problems)));
   const revocationList = generation && (await fetchRevocationList(generation, root(generation), sources, problems));
+  const rollback = generation && revocationList && seen && (await rollbackOf(generation, revocationList, seen, now));
   return {
     ...(generation === undefined ? {} : { generation }),
     ...(key === undefined ? {} : { key }),
     ...(revocationList === undefined ? {} : { revocationList }),
+    ...(rollback === undefined ? {} : { rollback }),
     authorities: certificates
       .filter(({ type }) => ['ARK', 'ASK', 'ASVK'].includes(type))
       .map(({ bytes }) => parseAny(bytes)),
@@ -107,6 +121,21 @@ async function fetchRevocationList(
     problems.push(asSealpodError(thrown));
     return undefined;
   }
+}
+
+/** Why a list is not the newest that was ever seen, or why that cannot be told. */
+async function rollbackOf(
+  generation: SnpGeneration,
+  list: RevocationList,
+  seen: Pick<SeenBefore, 'check'>,
+  now: Date,
+): Promise<SealpodError | undefined> {
+  // A list from the future tells nothing of the past, and must not make the present one look old.
+  if (list.thisUpdate > now) return undefined;
+  return seen.check(`crl/${generation}`, listOrder(list), `the revocation list of ${generation}`).then(
+    () => undefined,
+    (thrown: unknown) => asSealpodError(thrown),
+  );
 }
 
 async function firstOf(

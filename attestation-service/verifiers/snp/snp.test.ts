@@ -1,14 +1,18 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { JsonObject, JsonValue } from '@sealpod/protocol/json';
 import { regularise } from '@sealpod/protocol/rcar';
 import { parseSnpEvidence, parseSnpReport, snpReportAsJson } from '@sealpod/protocol/snp';
 import { vectorPath } from '@sealpod/protocol/testing/vectors';
 import { failures, type Verdict } from '@sealpod/protocol/verdict';
+import { openStorage } from '@sealpod/storage';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { AmdEndorsementSource } from '../../endorsements/amd/source.ts';
+import { SeenBefore } from '../../endorsements/seen-before.ts';
 import type { Verification, Verifier } from '../verifier.ts';
 import { snpVerifier } from './index.ts';
 import { amdRoot } from './root.ts';
@@ -226,7 +230,7 @@ describe('evidence of SEV-SNP', () => {
       expect(await refusals(evidence(changed(at)))).not.toEqual([]);
   });
 
-  it('is refused with a certificate of another TCB, chip, kind, issuer or time, and without one', async () => {
+  it('findings 1 and 2: is refused with a certificate of another TCB, chip, kind, issuer or time, and without one', async () => {
     const report = await mintReport(vcek, fields);
     const with_ = async (key: { readonly der: Buffer }, type = 'VCEK') =>
       refusals(evidence(report, { [type]: key.der }));
@@ -257,7 +261,7 @@ describe('evidence of SEV-SNP', () => {
       ]);
   });
 
-  it('holds revocation lists against the chain', async () => {
+  it('finding 2: holds revocation lists against the chain', async () => {
     const report = evidence(await mintReport(vcek, fields));
     const from = (list: Buffer | undefined): AmdEndorsementSource => ({
       name: 'test',
@@ -277,6 +281,35 @@ describe('evidence of SEV-SNP', () => {
     expect(await refusals(report, {}, by(undefined, true))).toEqual(['revocation list: EV_COLLATERAL_UNAVAILABLE']);
     expect(await refusals(report, {}, by(forged, true))).toEqual(['revocation list: EV_SIGNATURE']);
     expect(await refusals(report, {}, by(Buffer.from('no list'), true))).toEqual(['revocation list: EV_FORMAT']);
+  });
+
+  it('G-19: an older revocation list is refused once a newer one was seen, though its signature and dates hold', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'snp-seen-'));
+    const storage = await openStorage({ path: join(folder, 'state', 'db.sqlite') });
+    try {
+      const report = evidence(await mintReport(vcek, fields));
+      // Each time as after a restart: the memory is the storage's.
+      const refusedFor = (list: Buffer, requireRevocationList = false) => {
+        const source = { name: 'test', chipKey: async () => undefined, revocationList: async () => list };
+        return refusals(report, {}, under({ requireRevocationList, seen: new SeenBefore(storage, 'amd') }, [source]));
+      };
+      const of = (thisUpdate: string, revoked: Parameters<TestAmd['revocationList']>[0] = []) =>
+        amd.revocationList(revoked, undefined, undefined, new Date(thisUpdate));
+      const [older, newer, future] = await Promise.all([
+        of('2025-03-01T00:00:00Z'),
+        of('2025-04-01T00:00:00Z', [amd.ask]),
+        of('2030-01-01T00:00:00Z'),
+      ]);
+      expect(await refusedFor(future)).toEqual([]);
+      expect(await refusedFor(older, true)).toEqual([]);
+      expect(await refusedFor(newer)).toEqual(['revocation: EV_CERT_REVOKED']);
+      // Also where no list at all would do: what it hides is known to exist.
+      expect(await refusedFor(older)).toEqual(['revocation list: EV_COLLATERAL_ROLLBACK']);
+      expect(await refusedFor(older, true)).toEqual(['revocation list: EV_COLLATERAL_ROLLBACK']);
+    } finally {
+      await storage.close();
+      rmSync(folder, { recursive: true, force: true });
+    }
   });
 
   it('asks its sources in order for a certificate that did not come along', async () => {

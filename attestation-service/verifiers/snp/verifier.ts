@@ -7,7 +7,7 @@ import { endorse } from './endorse.ts';
 import { amdRoot } from './root.ts';
 import { type SnpRules, verifySnpReport } from './verify.ts';
 
-/** The rules of a configuration, under AMD's own roots. */
+/** The rules of a configuration, under AMD's own roots; nothing is remembered between reports. */
 export function snpRules({ allowVersion2 = false, requireRevocationList = false }: SnpConfig): SnpRules {
   return { allowVersion2, requireRevocationList, root: amdRoot };
 }
@@ -19,7 +19,7 @@ export function snpVerifier(rules: SnpRules, sources: readonly AmdEndorsementSou
     verify: async (evidence, expectations) => {
       const { report: bytes, certificates } = parseSnpEvidence(evidence);
       const report = parseSnpReport(bytes);
-      const endorsements = await endorse(report, certificates, sources, rules.root);
+      const endorsements = await endorse(report, certificates, sources, rules, expectations.now);
       return {
         verdict: verifySnpReport(report, endorsements, rules, expectations),
         claims: snpClaims(report, endorsements),

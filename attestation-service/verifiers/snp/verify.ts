@@ -9,17 +9,15 @@ import { type EnrolledRoot, findPath } from '../../endorsements/certificate-path
 import { isCurrent, revokes } from '../../endorsements/revocation-list.ts';
 import { allOf, check } from '../check.ts';
 import type { Expectations } from '../verifier.ts';
-import type { SnpEndorsements } from './endorse.ts';
+import type { EndorsementRules, SnpEndorsements } from './endorse.ts';
 import type { VersionedKey } from './versioned-key.ts';
 
 /** What the operator decided about SNP reports. */
-export interface SnpRules {
+export interface SnpRules extends EndorsementRules {
   /** Reports of version 2, which do not name their processor, are accepted. */
   readonly allowVersion2: boolean;
   /** Without a current revocation list everything is refused. */
   readonly requireRevocationList: boolean;
-  /** The root of a generation. */
-  readonly root: (generation: SnpGeneration) => EnrolledRoot;
 }
 
 const newestVersion = 5;
@@ -107,7 +105,7 @@ const rootsOfKind = {
 
 function checkChain(
   { certificate, kind }: VersionedKey,
-  { authorities, revocationList, problems }: SnpEndorsements,
+  { authorities, revocationList, rollback, problems }: SnpEndorsements,
   root: EnrolledRoot,
   { requireRevocationList }: SnpRules,
   now: Date,
@@ -131,12 +129,16 @@ function checkChain(
       : [
           check(
             'revocation list',
-            current || !requireRevocationList,
-            revocationList === undefined ? (problems[0]?.code ?? 'EV_COLLATERAL_UNAVAILABLE') : 'EV_COLLATERAL_EXPIRED',
+            rollback === undefined && (current || !requireRevocationList),
+            rollback?.code ??
+              (revocationList === undefined
+                ? (problems[0]?.code ?? 'EV_COLLATERAL_UNAVAILABLE')
+                : 'EV_COLLATERAL_EXPIRED'),
             {
-              expected: 'a current list of the root',
-              actual:
-                revocationList === undefined
+              expected: 'a current list of the root, and none older than one that was seen before',
+              actual: rollback
+                ? describe(rollback)
+                : revocationList === undefined
                   ? `none: ${problems.map(describe).join('; ') || 'no source has one'}`
                   : `one until ${revocationList.nextUpdate?.toISOString() ?? 'any time'}`,
             },

@@ -339,7 +339,7 @@ describe('refusals', () => {
     await forget();
   });
 
-  it('G-05: a key that vouches for itself affirms nothing of the hardware, whatever values are registered', async () => {
+  it('G-05, finding 4: a key that vouches for itself affirms nothing of the hardware, whatever values are registered', async () => {
     const now = session('asserted');
     const { ak_public, tpm_quote } = genuine.evidence(now, Buffer.alloc(32));
     await forget();

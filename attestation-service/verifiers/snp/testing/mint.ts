@@ -71,10 +71,15 @@ export class TestAmd {
   }
 
   /** A revocation list of the root. */
-  async revocationList(revoked: readonly Issued[], nextUpdate = ends, signer: Issued = this.ark): Promise<Buffer> {
+  async revocationList(
+    revoked: readonly Issued[],
+    nextUpdate = ends,
+    signer: Issued = this.ark,
+    thisUpdate = issued,
+  ): Promise<Buffer> {
     const list = await X509CrlGenerator.create({
       issuer: this.ark.subject,
-      thisUpdate: issued,
+      thisUpdate,
       nextUpdate,
       signingAlgorithm: curve,
       signingKey: signer.keys.privateKey,

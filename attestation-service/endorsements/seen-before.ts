@@ -1,17 +1,18 @@
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Storage } from '@sealpod/storage';
 
-const namespace = 'collateral-intel-seen';
-
 /**
  * Remembers the newest of each document that was ever verified, over restarts and for all replicas, so that an older one is
- * refused though its signature and dates hold: whoever serves it hides what Intel has published since.
+ * refused though its signature and dates hold: whoever serves it hides what the vendor has published since.
  */
 export class SeenBefore {
   readonly #storage: Storage;
+  readonly #namespace: string;
 
-  constructor(storage: Storage) {
+  /** @param vendor whose documents, in lower-case letters: keys of different vendors are kept apart */
+  constructor(storage: Storage, vendor: string) {
     this.#storage = storage;
+    this.#namespace = `collateral-${vendor}-seen`;
   }
 
   /**
@@ -20,7 +21,7 @@ export class SeenBefore {
    * @throws SealpodError EV_COLLATERAL_ROLLBACK, STORAGE
    */
   async check(key: string, order: readonly number[], what: string): Promise<void> {
-    const entry = await this.#storage.get(namespace, key);
+    const entry = await this.#storage.get(this.#namespace, key);
     const seen = entry === undefined ? undefined : (JSON.parse(Buffer.from(entry.value).toString()) as number[]);
     const comparison = seen === undefined ? 1 : compareOrders(order, seen);
     if (comparison < 0) {
@@ -33,10 +34,10 @@ export class SeenBefore {
     if (comparison === 0) return;
     // Where another replica writes at the same time, the greater one has to win.
     await this.#storage.transaction(async (transaction) => {
-      const now = await transaction.get(namespace, key);
+      const now = await transaction.get(this.#namespace, key);
       const other = now === undefined ? undefined : (JSON.parse(Buffer.from(now.value).toString()) as number[]);
       if (other === undefined || compareOrders(order, other) > 0)
-        await transaction.put(namespace, key, JSON.stringify(order));
+        await transaction.put(this.#namespace, key, JSON.stringify(order));
     });
   }
 }
