@@ -8,6 +8,7 @@ import { builtInPolicies } from '../../policy/built-in.ts';
 import { type NvidiaRules, nvidiaVerifier } from './index.ts';
 import {
   deviceEvidence,
+  listRules,
   measurementOf,
   mintReport,
   nvidiaRules,
@@ -69,12 +70,11 @@ describe('default_gpu on locally verified evidence', () => {
   });
 
   it('affirms by revocation lists where no OCSP responder is asked, and not without either', async () => {
-    const texts: Readonly<Record<string, Buffer>> = {
+    const revocationLists = listRules({
       '/crl/l1-root.crl': await revocationList(nvidia.root),
       '/crl/corim-l1.crl': await revocationList(nvidia.manifestRoot),
-    };
-    const source = { name: 'test', list: async (path: string) => texts[path] };
-    expect(await appraised({ revocationLists: [source] })).toMatchObject({ refused: [], status: 'affirming' });
+    });
+    expect(await appraised({ revocationLists })).toMatchObject({ refused: [], status: 'affirming' });
     expect(await appraised({})).toEqual({ refused: [], status: 'contraindicated', vector: vector(33, 97, 2) });
   });
 

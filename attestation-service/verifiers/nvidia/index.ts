@@ -15,13 +15,9 @@ import {
   storedManifests,
 } from '../../endorsements/nvidia/manifests.ts';
 import { type RemoteService, remoteService } from '../../endorsements/nvidia/remote.ts';
-import {
-  listFolder,
-  listService,
-  type NvidiaListSource,
-  storedLists,
-} from '../../endorsements/nvidia/revocation-lists.ts';
+import { listFolder, listService, storedLists } from '../../endorsements/nvidia/revocation-lists.ts';
 import { askOcsp } from '../../endorsements/ocsp.ts';
+import { SeenBefore } from '../../endorsements/seen-before.ts';
 import { sentPath } from '../certificate-chain.ts';
 import { allOf, check } from '../check.ts';
 import type { Expectations, SubmoduleClaims, Verification, Verifier } from '../verifier.ts';
@@ -37,7 +33,7 @@ import {
   withinValidity,
 } from './manifests.ts';
 import { type AskRevocation, checkRevocation } from './revocation.ts';
-import { checkLists } from './revocation-lists.ts';
+import { checkLists, type RevocationListRules } from './revocation-lists.ts';
 import { type DeviceLinks, protectedTopology } from './topology.ts';
 import { checkDistinct, type DeviceStatement, verifyDevice } from './verify.ts';
 
@@ -49,7 +45,7 @@ export interface NvidiaRules {
   /** Undefined: revocation is not asked for. */
   readonly revocation?: AskRevocation;
   /** Undefined: revocation lists are not looked at. */
-  readonly revocationLists?: readonly NvidiaListSource[];
+  readonly revocationLists?: RevocationListRules;
 }
 
 /** The verifier of a configuration, under NVIDIA's own roots. */
@@ -67,7 +63,7 @@ export function nvidiaVerifierOf(config: NvidiaConfig, storage: Storage, now: ()
   );
   return nvidiaVerifier({
     root: nvidiaDeviceRoot,
-    ...(lists.length === 0 ? {} : { revocationLists: lists }),
+    ...(lists.length === 0 ? {} : { revocationLists: { sources: lists, seen: new SeenBefore(storage, 'nvidia') } }),
     ...(sources.length === 0 ? {} : { manifests: { root: nvidiaManifestRoot, acceptExpiredSigners, sources } }),
     ...(ocspUrl === undefined
       ? {}

@@ -15,12 +15,14 @@ import {
   type NvidiaListSource,
   storedLists,
 } from '../../endorsements/nvidia/revocation-lists.ts';
+import { SeenBefore } from '../../endorsements/seen-before.ts';
 import { type Issued, issue } from '../testing/authority.ts';
 import { readNvidiaConfig } from './config.ts';
 import { nvidiaVerifier } from './index.ts';
 import {
   compositeDeviceId,
   deviceEvidence,
+  listRules,
   mintReport,
   nvidiaRules,
   revocationList,
@@ -44,14 +46,17 @@ beforeAll(async () => {
 const evidenceOf = (device: TestDevice): JsonObject => ({
   device_evidence_list: [deviceEvidence(mintReport(device, { nonce }), device.chain)],
 });
-const lists = (texts: Readonly<Record<string, Buffer>>): NvidiaListSource => ({
-  name: 'test',
-  list: async (path) => texts[path],
-});
+const lists = (texts: Readonly<Record<string, Buffer>>): readonly NvidiaListSource[] => listRules(texts).sources;
 
-async function verified(sources: readonly NvidiaListSource[], withManifests = false, device = gpu) {
+async function verified(
+  sources: readonly NvidiaListSource[],
+  withManifests = false,
+  device = gpu,
+  { seen } = listRules({}),
+) {
   const { root, manifests } = nvidiaRules(nvidia);
-  const verifier = nvidiaVerifier({ root, revocationLists: sources, ...(withManifests ? { manifests } : {}) });
+  const revocationLists = { sources, seen };
+  const verifier = nvidiaVerifier({ root, revocationLists, ...(withManifests ? { manifests } : {}) });
   const { verdict, submodules } = await verifier.verify(evidenceOf(device), {
     reportData,
     trustedAttestationKeys: [],
@@ -68,12 +73,12 @@ const forManifests = 'revocation list for CN=Test Manifest CA';
 describe('revocation lists of NVIDIA', () => {
   it('that are current and name nobody let a device pass, and claims say so', async () => {
     const source = lists({ '/crl/l1-root.crl': await revocationList(nvidia.root) });
-    expect(await verified([source])).toEqual({ refused: [], said: ['good'] });
+    expect(await verified(source)).toEqual({ refused: [], said: ['good'] });
     const both = lists({
       '/crl/l1-root.crl': await revocationList(nvidia.root),
       '/crl/corim-l1.crl': await revocationList(nvidia.manifestRoot),
     });
-    expect(await verified([both], true)).toEqual({ refused: [], said: ['good'] });
+    expect(await verified(both, true)).toEqual({ refused: [], said: ['good'] });
   });
 
   it.each<[string, () => Promise<Buffer | undefined>, string]>([
@@ -84,7 +89,7 @@ describe('revocation lists of NVIDIA', () => {
     ['is none', async () => Buffer.from('no list'), 'EV_FORMAT'],
   ])('refuse a device where its list %s', async (_, make, code) => {
     const list = await make();
-    const found = await verified([lists(list === undefined ? {} : { '/crl/l1-root.crl': list })]);
+    const found = await verified(lists(list === undefined ? {} : { '/crl/l1-root.crl': list }));
     expect(found.refused).toEqual([`${forIdentity}: ${code}`]);
   });
 
@@ -93,13 +98,39 @@ describe('revocation lists of NVIDIA', () => {
       '/crl/l1-root.crl': await revocationList(nvidia.root),
       '/crl/corim-l1.crl': await revocationList(nvidia.manifestRoot, [nvidia.manifestAuthority]),
     });
-    expect((await verified([source], true)).refused).toEqual(Array(2).fill(`${forManifests}: EV_CERT_REVOKED`));
+    expect((await verified(source, true)).refused).toEqual(Array(2).fill(`${forManifests}: EV_CERT_REVOKED`));
   });
 
   it('of a later source are used where an earlier one is stale', async () => {
     const stale = lists({ '/crl/l1-root.crl': await revocationList(nvidia.root, [], new Date('2026-05-02')) });
     const current = lists({ '/crl/l1-root.crl': await revocationList(nvidia.root) });
-    expect((await verified([stale, current])).refused).toEqual([]);
+    expect((await verified([...stale, ...current])).refused).toEqual([]);
+  });
+
+  it('G-19: that are older than one seen before are refused, though their signature and dates hold', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'nvidia-seen-'));
+    const storage = await openStorage({ path: join(folder, 'state', 'db.sqlite') });
+    try {
+      const of = async (thisUpdate: string, revoked: readonly Issued[] = []) =>
+        lists({
+          '/crl/l1-root.crl': await revocationList(nvidia.root, revoked, undefined, new Date(thisUpdate)),
+        });
+      // Each time as after a restart: the memory is the storage's.
+      const refusedFor = async (sources: readonly NvidiaListSource[]) => {
+        const seen = new SeenBefore(storage, 'nvidia');
+        return (await verified(sources, false, gpu, { seen, sources })).refused;
+      };
+      const older = await of('2026-05-01T00:00:00Z');
+      const newer = await of('2026-05-20T00:00:00Z', [nvidia.identity]);
+      expect(await refusedFor(older)).toEqual([]);
+      expect(await refusedFor(newer)).toEqual([`${forIdentity}: EV_CERT_REVOKED`]);
+      expect(await refusedFor(older)).toEqual([`${forIdentity}: EV_COLLATERAL_ROLLBACK`]);
+      // A source that lags behind does no harm where the next does not.
+      expect(await refusedFor([...older, ...newer])).toEqual([`${forIdentity}: EV_CERT_REVOKED`]);
+    } finally {
+      await storage.close();
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it('are asked for by a path that leads nowhere else', async () => {

@@ -5,10 +5,23 @@ import type { Verdict } from '@sealpod/protocol/verdict';
 import type { Certificate } from '../../endorsements/certificate.ts';
 import type { PathResult } from '../../endorsements/certificate-path.ts';
 import type { NvidiaListSource } from '../../endorsements/nvidia/revocation-lists.ts';
-import { isCurrent, isListed, type RevocationList, readRevocationList } from '../../endorsements/revocation-list.ts';
+import {
+  isCurrent,
+  isListed,
+  listOrder,
+  type RevocationList,
+  readRevocationList,
+} from '../../endorsements/revocation-list.ts';
+import type { SeenBefore } from '../../endorsements/seen-before.ts';
 import { allOf, check } from '../check.ts';
 
 const distributionPoints = '2.5.29.31';
+
+/** Where NVIDIA's revocation lists come from, in the order in which they are asked, and what remembers the newest of each. */
+export interface RevocationListRules {
+  readonly sources: readonly NvidiaListSource[];
+  readonly seen: Pick<SeenBefore, 'check'>;
+}
 
 /**
  * Holds every certificate of a verified path that names a distribution point against the list of its issuer, which has to be
@@ -18,7 +31,7 @@ const distributionPoints = '2.5.29.31';
 export async function checkLists(
   name: string,
   chain: PathResult,
-  sources: readonly NvidiaListSource[],
+  rules: RevocationListRules,
   now: Date,
 ): Promise<Verdict> {
   // A chain that is no path was refused already.
@@ -29,7 +42,7 @@ export async function checkLists(
     try {
       const point = distributionPoint(subject);
       if (point === undefined || issuer === undefined) return [];
-      const list = await currentList(point, issuer, sources, now);
+      const list = await currentList(point, issuer, rules, now);
       return [
         check(what, !isListed(list, subject), 'EV_CERT_REVOKED', {
           expected: 'a certificate that is not in the list',
@@ -69,11 +82,11 @@ function addressesOf(value: Buffer): string[] {
   }
 }
 
-/** The list of the first source that has one that verifies and is current; else the reason why there is none. */
+/** The list of the first source that has one that verifies, is current and not older than one seen before; else why there is none. */
 async function currentList(
   point: string,
   issuer: Certificate,
-  sources: readonly NvidiaListSource[],
+  { sources, seen }: RevocationListRules,
   now: Date,
 ): Promise<RevocationList> {
   let problem = new SealpodError('EV_COLLATERAL_UNAVAILABLE', 'no source has the revocation list', {
@@ -85,7 +98,10 @@ async function currentList(
       const der = await source.list(point);
       if (der === undefined) continue;
       const list = readRevocationList(der, issuer);
-      if (isCurrent(list, now)) return list;
+      if (isCurrent(list, now)) {
+        await seen.check(`crl/${issuer.x509.fingerprint256}`, listOrder(list), `the revocation list at ${point}`);
+        return list;
+      }
       problem = new SealpodError('EV_COLLATERAL_EXPIRED', 'a revocation list is not current', {
         expected: now.toISOString(),
         actual: `${point} from ${list.thisUpdate.toISOString()} to ${list.nextUpdate?.toISOString() ?? 'any time'}`,

@@ -5,6 +5,7 @@ import type { JsonObject } from '@sealpod/protocol/json';
 import type { ManifestSource } from '../../../endorsements/nvidia/manifests.ts';
 import { type Issued, issue, issueRevocationList, ownBuffer, pem, rootOf } from '../../testing/authority.ts';
 import type { NvidiaRules } from '../index.ts';
+import type { RevocationListRules } from '../revocation-lists.ts';
 
 /** Digest of the firmware that a test's devices run. */
 export const firmwareDigest = createHash('sha384').update('firmware').digest();
@@ -66,8 +67,17 @@ export function revocationList(
   issuer: Issued,
   revoked: readonly Issued[] = [],
   nextUpdate = new Date('2026-07-01T00:00:00Z'),
+  thisUpdate = new Date('2026-05-01T00:00:00Z'),
 ): Promise<Buffer> {
-  return issueRevocationList(issuer, { revoked, thisUpdate: new Date('2026-05-01T00:00:00Z'), nextUpdate });
+  return issueRevocationList(issuer, { revoked, thisUpdate, nextUpdate });
+}
+
+/** Rules of lists by the path of their distribution point, without a memory of newer ones unless one is given. */
+export function listRules(
+  texts: Readonly<Record<string, Buffer>>,
+  seen: RevocationListRules['seen'] = { check: async () => undefined },
+): RevocationListRules {
+  return { sources: [{ name: 'test', list: async (path) => texts[path] }], seen };
 }
 
 /** A device: the certificate of its key, and the chain, leaf first. */

@@ -6,6 +6,7 @@ import {
   deviceEvidence,
   gpuManifests,
   gpuOpaque,
+  listRules,
   measurementOf,
   mintReport,
   nvidiaRules,
@@ -42,12 +43,11 @@ export async function nvidiaMutations(): Promise<MutatedTee> {
     by: nvidiaVerifier(rules(texts)),
   });
   const lists = async (what: string, revoked: readonly Issued[], until?: Date): Promise<Mutation> => {
-    const texts: Readonly<Record<string, Buffer>> = {
+    const revocationLists = listRules({
       '/crl/l1-root.crl': await revocationList(nvidia.root, revoked, until),
       '/crl/corim-l1.crl': await revocationList(nvidia.manifestRoot),
-    };
-    const source = { name: 'test', list: async (path: string) => texts[path] };
-    return { what, evidence: genuine, by: nvidiaVerifier({ ...rules(), revocationLists: [source] }) };
+    });
+    return { what, evidence: genuine, by: nvidiaVerifier({ ...rules(), revocationLists }) };
   };
   const measured = (index: number): ReadonlyMap<number, Buffer> =>
     new Map(Array.from({ length: 40 }, (_, at) => [at + 1, at + 1 === index ? another : measurementOf(at + 1)]));
