@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { fromJson, type JsonObject } from '@bufbuild/protobuf';
 import { ARPNeighborSchema, InterfaceSchema, RouteSchema } from '@sealpod/protocol/gen/kata/types_pb';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { runCommand } from './command.ts';
+import { IpProgram } from './ip-program.ts';
 import { GuestNetwork } from './network.ts';
 
 const namespace = `sealpod-${randomBytes(4).toString('hex')}`;
@@ -26,18 +26,22 @@ function cannotMakeNamespaces(): string | undefined {
 }
 
 const reason = cannotMakeNamespaces();
-const inNamespace = new GuestNetwork((command, arguments_, options) =>
-  runCommand('ip', ['netns', 'exec', namespace, command, ...arguments_], options),
-);
 
 describe.skipIf(reason !== undefined)(`guest network${reason ? ` (skipped: ${reason})` : ''}`, () => {
+  let program: IpProgram;
+  let inNamespace: GuestNetwork;
   beforeEach(() => {
+    program = new IpProgram(['ip', 'netns', 'exec', namespace]);
+    inNamespace = new GuestNetwork(program);
     ip('netns', 'add', namespace);
     ip('-n', namespace, 'link', 'add', 'veth0', 'address', hwAddr, 'type', 'veth', 'peer', 'name', 'veth1');
     ip('-n', namespace, 'link', 'set', 'veth1', 'up');
     ip('-n', namespace, 'address', 'add', '192.0.2.7/24', 'dev', 'veth0');
   });
-  afterEach(() => ip('netns', 'delete', namespace));
+  afterEach(() => {
+    program.close();
+    ip('netns', 'delete', namespace);
+  });
 
   const wanted = fromJson(InterfaceSchema, {
     name: 'eth0',
@@ -117,6 +121,7 @@ describe.skipIf(reason !== undefined)(`guest network${reason ? ` (skipped: ${rea
     await expect(inNamespace.updateRoutes(routes)).rejects.toThrow(
       /^ip route replace 198\.51\.100\.0\/24 dev eth0 src 10\.1\.1\.1: .*Invalid/s,
     );
+    expect((await inNamespace.updateRoutes(routes.slice(0, 1))).map(({ dest }) => dest)).toContain('203.0.113.0/24');
   });
 
   it('adds neighbours', async () => {
@@ -139,9 +144,11 @@ describe.skipIf(reason !== undefined)(`guest network${reason ? ` (skipped: ${rea
 
 describe('values of network requests', () => {
   const commands: string[] = [];
-  const network = new GuestNetwork(async (_command, arguments_) => {
-    commands.push(arguments_.join(' '));
-    return '[]';
+  const network = new GuestNetwork({
+    run: async (lines) => {
+      commands.push(...lines.map((words) => words.join(' ')));
+      return '[]';
+    },
   });
 
   it.each([

@@ -1,8 +1,7 @@
 import { BlockList, isIP } from 'node:net';
-import { SealpodError } from '@sealpod/protocol/errors';
 import { type ARPNeighbor, type Interface, IPFamily, type Route } from '@sealpod/protocol/gen/kata/types_pb';
-import type { RunCommand } from './command.ts';
 import { invalidArgument, notFound } from './failures.ts';
+import type { IpProgram } from './ip-program.ts';
 
 const deviceName = /^[a-zA-Z0-9][a-zA-Z0-9_.:-]{0,14}$/;
 const hardwareAddress = /^(?:[0-9a-f]{2}:){5}[0-9a-f]{2}$/i;
@@ -11,6 +10,8 @@ const loopback = new BlockList();
 loopback.addSubnet('127.0.0.0', 8, 'ipv4');
 loopback.addAddress('::1', 'ipv6');
 const ipv6 = IPFamily.v6;
+/** `default` by itself says nothing of the family. */
+const defaultDestinations = { [IPFamily.v4]: '0.0.0.0/0', [ipv6]: '::/0' };
 /** Neighbour states of linux/neighbour.h that make sense to set. */
 const neighbourStates: Readonly<Record<number, string>> = { 2: 'reachable', 4: 'stale', 64: 'noarp', 128: 'permanent' };
 /** Route scopes of linux/rtnetlink.h by the names that `ip` prints. */
@@ -51,20 +52,16 @@ interface ListedRoute {
   readonly kernel: boolean;
 }
 
-/**
- * The guest's network, by the `ip` program. Every value of a request is checked before it becomes an argument. Where
- * processors are emulated a program takes a tenth of a second to start: commands go to one `ip` together.
- */
+/** The guest's network, by the `ip` program. Every value of a request is checked before it becomes a word of a command. */
 export class GuestNetwork {
-  readonly #run: RunCommand;
+  readonly #ip: Pick<IpProgram, 'run'>;
 
-  constructor(run: RunCommand) {
-    this.#run = run;
+  constructor(ip: Pick<IpProgram, 'run'>) {
+    this.#ip = ip;
   }
 
   async interfaces(): Promise<InterfaceInit[]> {
-    const links = JSON.parse(await this.#run('ip', ['-json', 'address', 'show'])) as LinkJson[];
-    return links.map(interfaceOf);
+    return interfacesOf(await this.#ip.run([['address', 'show']]));
   }
 
   /** Names, addresses and raises the interface that has the request's hardware address. Returns it as it then is. */
@@ -96,8 +93,8 @@ export class GuestNetwork {
     // The address is the machine's own, given by the pod network: nobody else can have it.
     for (const prefix of addresses)
       commands.push(['address', 'replace', prefix, 'dev', name, ...(prefix.includes(':') ? ['nodad'] : [])]);
-    const shown = await this.#batch([], [...commands, ['address', 'show', 'dev', name]]);
-    const updated = (JSON.parse(shown) as LinkJson[]).map(interfaceOf).find((item) => item.name === name);
+    const shown = await this.#ip.run([...commands, ['address', 'show', 'dev', name]]);
+    const updated = interfacesOf(shown).find((item) => item.name === name);
     if (updated === undefined) throw notFound(`interface ${name} went away`);
     return { ...updated, device: wanted.device || name };
   }
@@ -113,19 +110,10 @@ export class GuestNetwork {
     const unwanted = before.filter(({ route, kernel }) => !kernel && !wanted.some((item) => sameRoute(item, route)));
     // A gateway is reachable only once the route to its network is there.
     const ordered = checked.toSorted((a, b) => Number(a.gateway) - Number(b.gateway));
-    const after: ListedRoute[] = [];
-    for (const number of [IPFamily.v4, ipv6]) {
-      const commands = [
-        ...unwanted
-          .filter(({ route }) => route.family === number)
-          .map(({ route }) => ['route', 'delete', ...routeArguments({ ...route, mtu: 0 }).words]),
-        ...ordered
-          .filter(({ ipFamily }) => ipFamily === number)
-          .map(({ gateway, words }) => ['route', 'replace', ...words, ...(gateway ? ['onlink'] : [])]),
-      ];
-      if (commands.length === 0) after.push(...before.filter(({ route }) => route.family === number));
-      else after.push(...listedRoutes(await this.#batch([family(number)], [...commands, ['route', 'show']])));
-    }
+    const after = await this.#routeTable([
+      ...unwanted.map(({ route }) => ['route', 'delete', ...routeArguments({ ...route, mtu: 0 }).words]),
+      ...ordered.map(({ gateway, words }) => ['route', 'replace', ...words, ...(gateway ? ['onlink'] : [])]),
+    ]);
     return after.map(({ route }) => route);
   }
 
@@ -147,30 +135,17 @@ export class GuestNetwork {
         state,
       ];
     });
-    await this.#batch([], commands);
+    await this.#ip.run([...commands, ['link', 'show', 'dev', 'lo']]);
   }
 
-  /** The main table of both families, which only a listing of all tables has in one. */
-  async #routeTable(): Promise<ListedRoute[]> {
-    return listedRoutes(await this.#run('ip', ['-json', 'route', 'show', 'table', 'all']));
+  /** The main table of both families, which only a listing of all tables has in one, after `commands`. */
+  async #routeTable(commands: readonly (readonly string[])[] = []): Promise<ListedRoute[]> {
+    return listedRoutes(await this.#ip.run([...commands, ['route', 'show', 'table', 'all']]));
   }
+}
 
-  /**
-   * Runs commands of checked words in one `ip`, to the first that fails. Returns what they print, as JSON.
-   * Throws INTERNAL with the command that failed.
-   */
-  async #batch(options: readonly string[], commands: readonly (readonly string[])[]): Promise<string> {
-    const lines = commands.map((words) => words.join(' '));
-    const input = Buffer.from(`${lines.join('\n')}\n`);
-    try {
-      return await this.#run('ip', ['-json', ...options, '-batch', '-'], { input });
-    } catch (cause) {
-      const said = cause instanceof Error ? cause.message : String(cause);
-      const failed = /Command failed -:(\d+)/.exec(said);
-      if (failed === null) throw cause;
-      throw new SealpodError('INTERNAL', `ip ${lines[Number(failed[1]) - 1]}: ${said}`, { cause });
-    }
-  }
+function interfacesOf(text: string): InterfaceInit[] {
+  return (JSON.parse(text) as LinkJson[]).map(interfaceOf);
 }
 
 function interfaceOf(link: LinkJson): InterfaceInit {
@@ -190,9 +165,9 @@ function interfaceOf(link: LinkJson): InterfaceInit {
   };
 }
 
-/** The routes of the main table in what `ip -json route show` prints. */
+/** The routes of the main table in what `ip -json route show table all` prints. */
 function listedRoutes(text: string): ListedRoute[] {
-  return (JSON.parse(text || '[]') as RouteJson[]).filter(isMain).map((json) => ({
+  return (JSON.parse(text) as RouteJson[]).filter(isMain).map((json) => ({
     route: routeOf(json),
     kernel: json.protocol === 'kernel' || json.protocol === 'ra',
   }));
@@ -224,8 +199,8 @@ function sameRoute(a: RouteInit, b: RouteInit): boolean {
   return a.dest === b.dest && a.gateway === b.gateway && a.device === b.device && a.family === b.family;
 }
 
-function routeArguments(route: RouteInit): { gateway: boolean; ipFamily: IPFamily; words: string[] } {
-  const words = [route.dest === '' ? 'default' : checkedPrefix(route.dest)];
+function routeArguments(route: RouteInit): { gateway: boolean; words: string[] } {
+  const words = [route.dest === '' ? defaultDestinations[route.family] : checkedPrefix(route.dest)];
   if (route.gateway !== '') words.push('via', checkedAddress(route.gateway));
   words.push('dev', checkedDevice(route.device));
   if (route.source !== '') words.push('src', checkedAddress(route.source));
@@ -233,11 +208,7 @@ function routeArguments(route: RouteInit): { gateway: boolean; ipFamily: IPFamil
   if (scope === undefined) throw invalidArgument(`route scope ${route.scope} is unknown`);
   if (route.gateway === '' && scope !== 'global') words.push('scope', scope);
   if (route.mtu > 0) words.push('mtu', String(route.mtu));
-  return { gateway: route.gateway !== '', ipFamily: route.family, words };
-}
-
-function family(number: IPFamily): '-4' | '-6' {
-  return number === ipv6 ? '-6' : '-4';
+  return { gateway: route.gateway !== '', words };
 }
 
 /** Whether a prefix reaches into 127.0.0.0/8 or is ::1, where the guest's own services listen. */

@@ -13,6 +13,7 @@ import { invalidArgument } from './failures.ts';
 import { bringCpusOnline, guestDetails, metrics } from './guest-details.ts';
 import type { ImagePuller } from './image-puller.ts';
 import { InputStream } from './input-stream.ts';
+import { IpProgram } from './ip-program.ts';
 import { GuestNetwork } from './network.ts';
 import type { OutputBuffer } from './output-buffer.ts';
 import { guestPaths, type PodPaths } from './paths.ts';
@@ -77,7 +78,10 @@ export function createPodService(options: PodServiceOptions): PodService {
     deviceRules: options.deviceRules ?? true,
     during: options.during ?? ((_stage, _subject, work) => work()),
   });
-  const handlers = implementation(options, sandbox, new GuestNetwork(run));
+  const ip = new IpProgram();
+  // While the rest of the guest is made ready; the pod's network is the first thing that is asked for.
+  ip.start();
+  const handlers = implementation(options, sandbox, new GuestNetwork(ip));
   const guarded: Record<string, unknown> = {};
   for (const method of AgentService.methods) {
     const handler = handlers[method.localName as keyof Implementation] as Handler | undefined;
@@ -91,7 +95,10 @@ export function createPodService(options: PodServiceOptions): PodService {
         version: () => ({ grpcVersion: protocolVersion, agentVersion: options.version }),
       });
     },
-    close: () => sandbox.destroy(),
+    close: async () => {
+      ip.close();
+      await sandbox.destroy();
+    },
   };
 }
 

@@ -176,7 +176,7 @@ export const ReferenceValueProviderService: GenService<{
     output: typeof ReferenceValueRegisterResponseSchema;
   },
   /**
-   * The calls below are ours.
+   * Upstream has a call of this name, whose messages were not compared.
    *
    * @generated from rpc reference.ReferenceValueProviderService.ListReferenceValues
    */
@@ -186,6 +186,8 @@ export const ReferenceValueProviderService: GenService<{
     output: typeof ReferenceValueListResponseSchema;
   },
   /**
+   * Ours.
+   *
    * @generated from rpc reference.ReferenceValueProviderService.DeleteReferenceValue
    */
   deleteReferenceValue: {
