@@ -1,5 +1,6 @@
 import type { V1Pod } from '@kubernetes/client-node';
 import type { Cluster } from './cluster.ts';
+import { healthPort, messageOf, podsOf } from './node-agents.ts';
 
 /** One line of `sealpod doctor --cluster`. */
 export interface ClusterFinding {
@@ -16,14 +17,9 @@ const group = 'sealpod.io';
 const apiVersion = 'v1alpha1';
 const kinds = ['sealpodruntimes', 'trustservices', 'podvmimages', 'referencevalues'] as const;
 const nodeLabel = 'sealpod.io/runtime';
-const healthPort = 9440;
 
 const good = (check: string, found: string): ClusterFinding => ({ check, ok: true, found, remedy: '' });
 const bad = (check: string, found: string, remedy: string): ClusterFinding => ({ check, ok: false, found, remedy });
-
-/** What the parts of an installation are called by their labels. */
-const podsOf = (component: string): string =>
-  `app.kubernetes.io/part-of=sealpod,app.kubernetes.io/component=${component}`;
 
 /** Looks at a cluster with sealpod installed: API server, runtime class, nodes, webhook, resources, key brokers. */
 export async function checkCluster(cluster: Cluster): Promise<readonly ClusterFinding[]> {
@@ -51,20 +47,6 @@ async function checked(
   } catch (error) {
     return [bad(name, `no answer: ${messageOf(error)}`, 'check the kubeconfig, and that its user may read this')];
   }
-}
-
-/** The API server's own words, where the client has them. */
-function messageOf(error: unknown): string {
-  const { body } = error as { body?: unknown };
-  if (typeof body === 'string') {
-    try {
-      const { message } = JSON.parse(body) as { message?: string };
-      if (message !== undefined) return message;
-    } catch {
-      return body.trim().replaceAll('\n', '; ').slice(0, 500);
-    }
-  }
-  return (error instanceof Error ? error.message : String(error)).split('\n')[0] ?? '';
 }
 
 async function apiServer({ version }: Cluster): Promise<ClusterFinding[]> {

@@ -1,27 +1,26 @@
 import { SealpodError } from '@sealpod/protocol/errors';
 import { parseReference } from '@sealpod/registry';
-import { registryClient } from '../image/source.ts';
+import { type RegistryAccess, registryClient } from '../image/source.ts';
 import { imageNames } from '../release/images.ts';
 import { releaseVersion } from '../release/programs.ts';
-
-export interface ImagesLocation {
-  /** Registry and prefix, e.g. `registry.example/sealpod`. */
-  readonly prefix: string;
-  readonly plainHttp: boolean;
-}
 
 /**
  * Assignments that name both images of this release by digest. By digest, because nodes would keep an image of the same
  * tag, and an upgrade would change nothing.
  *
+ * @param prefix registry and prefix, e.g. `registry.example/sealpod`
+ * @param access how that registry is spoken to
  * @throws SealpodError NOT_FOUND, IMG_REGISTRY
  */
-export async function imageAssignments({ prefix, plainHttp }: ImagesLocation): Promise<string[]> {
+export async function imageAssignments(
+  prefix: string,
+  access: (registry: string) => RegistryAccess,
+): Promise<string[]> {
   const assignments: string[] = [];
   for (const [part, name] of Object.entries(imageNames)) {
     const text = `${prefix.replace(/\/$/, '')}/${name}:${releaseVersion}`;
     const reference = parseReference(text);
-    const client = registryClient(reference, { plainHttpHosts: new Set(plainHttp ? [reference.registry] : []) });
+    const client = registryClient(reference, access(reference.registry));
     try {
       const { digest } = await client.fetchManifest(reference.repository, releaseVersion);
       assignments.push(`runtime.images.${part}=${text.slice(0, -releaseVersion.length - 1)}@${digest}`);

@@ -1,9 +1,19 @@
+import { parseReference } from '@sealpod/registry';
 import type { Command } from 'commander';
-import { requireState } from '../development/state.ts';
-import { encryptIntoEnvironment, pushExampleImage } from '../image/environment.ts';
+import { readState, requireState } from '../development/state.ts';
+import { encryptForKeyBroker, pushExampleImage } from '../image/environment.ts';
+import { environmentReference } from '../pod/image.ts';
 import { writeResult } from '../terminal/output.ts';
 import { globalOptions, kbsClientFor, layoutFor } from './context.ts';
+import { authFileOption, registryAccess } from './registry-options.ts';
 import { resourcePath } from './secret.ts';
+
+interface EncryptOptions {
+  readonly key: string;
+  readonly policy?: string;
+  readonly plainHttpRegistry: readonly string[];
+  readonly authFile?: string;
+}
 
 /** `sealpod image encrypt|demo`. */
 export function addImageCommands(program: Command): void {
@@ -16,22 +26,31 @@ export function addImageCommands(program: Command): void {
     .argument('<destination>', 'image reference with a tag')
     .requiredOption('--key <path>', 'repository/type/tag for the key in the key broker')
     .option('--policy <id>', 'resource policy that guards the key; without one the policy resource-policy decides')
+    .option('--plain-http-registry <host:port...>', 'registries spoken to without TLS', [])
+    .option(...authFileOption)
     .addHelpText(
       'after',
-      '\nExample:\n  sealpod image encrypt plain/hello:1 sealed/hello:1 --key default/image-key/hello',
+      '\nExamples:\n  sealpod image encrypt plain/hello:1 sealed/hello:1 --key default/image-key/hello\n  sealpod --kbs-url https://kbs.example:8080 --admin-key owner.pem image encrypt oci:./web registry.example/web:1 --key default/image-key/web',
     )
-    .action(
-      async (source: string, destination: string, options: { key: string; policy?: string }, command: Command) => {
-        const encrypted = await encryptIntoEnvironment(requireState(layoutFor(command)), kbsClientFor(command), {
+    .action(async (source: string, destination: string, options: EncryptOptions, command: Command) => {
+      // With a key broker of one's own no environment is needed.
+      const state =
+        globalOptions(command).kbsUrl === undefined ? requireState(layoutFor(command)) : readState(layoutFor(command));
+      const plainHttp = [...options.plainHttpRegistry, ...(state?.registry === undefined ? [] : [state.registry])];
+      const encrypted = await encryptForKeyBroker(
+        kbsClientFor(command),
+        {
           source,
           destination,
           keyPath: resourcePath(options.key),
           ...(options.policy === undefined ? {} : { policyId: options.policy }),
-        });
-        const row = [destination, encrypted.manifestDigest, encrypted.keyId, String(encrypted.layers.length)];
-        writeResult(globalOptions(command).output, encrypted, ['image', 'digest', 'key', 'layers'], [row]);
-      },
-    );
+        },
+        registryAccess(plainHttp, options.authFile),
+        (text) => (state === undefined ? parseReference(text) : environmentReference(state, text)),
+      );
+      const row = [destination, encrypted.manifestDigest, encrypted.keyId, String(encrypted.layers.length)];
+      writeResult(globalOptions(command).output, encrypted, ['image', 'digest', 'key', 'layers'], [row]);
+    });
 
   image
     .command('demo')

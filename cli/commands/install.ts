@@ -17,6 +17,7 @@ import { imageAssignments } from '../cluster-install/images.ts';
 import { writeResult } from '../terminal/output.ts';
 import { Progress } from '../terminal/progress.ts';
 import { globalOptions } from './context.ts';
+import { authFileOption, registryAccess } from './registry-options.ts';
 
 interface TargetOptions {
   readonly kubeconfig?: string;
@@ -29,6 +30,7 @@ interface ReleaseOptions extends TargetOptions {
   readonly set: readonly string[];
   readonly images?: string;
   readonly plainHttp?: boolean;
+  readonly authFile?: string;
   readonly timeout: string;
 }
 
@@ -48,6 +50,7 @@ function addReleaseOptions(command: Command): Command {
     .option('--set <key=value>', 'one value of the chart; may be repeated', collect, [])
     .option('--images <prefix>', 'registry and prefix with the images; they are named by digest')
     .option('--plain-http', 'speak plain HTTP to that registry')
+    .option(...authFileOption)
     .option('--timeout <duration>', 'how long to wait until everything is ready', '10m');
 }
 
@@ -62,7 +65,9 @@ async function valuesOf(options: ReleaseOptions): Promise<ReleaseValues> {
   const images =
     options.images === undefined
       ? []
-      : await imageAssignments({ prefix: options.images, plainHttp: options.plainHttp === true });
+      : await imageAssignments(options.images, (registry) =>
+          registryAccess(options.plainHttp === true ? [registry] : [], options.authFile),
+        );
   return {
     chart: options.chart,
     values: options.values,

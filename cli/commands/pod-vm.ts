@@ -1,6 +1,9 @@
 import { join, resolve } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
 import type { Command } from 'commander';
+import { stringify } from 'yaml';
+import { connectCluster } from '../cluster-install/cluster.ts';
+import { tpmRootsOf } from '../cluster-install/tpm-roots.ts';
 import { buildImage, imagesDirectory, measureImage } from '../development/pod-vm-image.ts';
 import { writeResult } from '../terminal/output.ts';
 import { Progress } from '../terminal/progress.ts';
@@ -15,7 +18,7 @@ function parseShape(text: string): { readonly vcpus: number; readonly memoryMiB:
   });
 }
 
-/** `sealpod podvm build|measure`. */
+/** `sealpod podvm build|measure|tpm-roots`. */
 export function addPodVmCommands(program: Command): void {
   const podvm = program.command('podvm').description('the image that pod VMs boot');
 
@@ -54,5 +57,18 @@ export function addPodVmCommands(program: Command): void {
         JSON.stringify(value),
       ]);
       writeResult(globalOptions(command).output, measured.referenceValues, ['reference value', 'expected'], rows);
+    });
+
+  podvm
+    .command('tpm-roots')
+    .description(
+      'print the authorities of the software TPMs of a cluster, as `tpmRoots` of a TrustService or `roots` of a key broker takes them; for development: they prove nothing',
+    )
+    .option('--kubeconfig <file>', 'which cluster (default: KUBECONFIG, ~/.kube/config)')
+    .addHelpText('after', '\nExample:\n  sealpod podvm tpm-roots >> trust-service.yaml')
+    .action(async (options: { kubeconfig?: string }, command: Command) => {
+      const tpmRoots = await tpmRootsOf(connectCluster(options));
+      const json = globalOptions(command).output === 'json';
+      process.stdout.write(json ? `${JSON.stringify(tpmRoots, null, 2)}\n` : stringify({ tpmRoots }));
     });
 }

@@ -11,11 +11,13 @@ import { releaseVersion } from '../release/programs.ts';
 import { writeResult } from '../terminal/output.ts';
 import { Progress } from '../terminal/progress.ts';
 import { globalOptions, layoutFor } from './context.ts';
+import { authFileOption, registryAccess } from './registry-options.ts';
 
 interface ImagesOptions {
   readonly directory?: string;
   readonly push?: string;
   readonly plainHttp?: boolean;
+  readonly authFile?: string;
   readonly tag: string;
 }
 
@@ -28,6 +30,7 @@ export function addReleaseCommands(program: Command): void {
     .option('--directory <directory>', 'keep them: one OCI image layout for each image')
     .option('--push <prefix>', 'registry and prefix to push to, e.g. registry.example/sealpod')
     .option('--plain-http', 'speak plain HTTP to the registry')
+    .option(...authFileOption)
     .option('--tag <tag>', 'tag in the registry', releaseVersion)
     .addHelpText(
       'after',
@@ -60,8 +63,7 @@ async function buildImages(options: ImagesOptions, command: Command) {
       const { name, layout: directory, digest } = image;
       const pushed =
         options.push === undefined ? undefined : `${options.push.replace(/\/$/, '')}/${name}:${options.tag}`;
-      if (pushed !== undefined)
-        await progress.step(`push ${name}`, () => push(image, pushed, options.plainHttp === true));
+      if (pushed !== undefined) await progress.step(`push ${name}`, () => push(image, pushed, options));
       results.push({ name, reference: pushed ?? `oci:${directory}`, digest });
     }
     return results;
@@ -70,11 +72,11 @@ async function buildImages(options: ImagesOptions, command: Command) {
   }
 }
 
-async function push(image: ReleaseImage, to: string, plainHttp: boolean): Promise<void> {
+async function push(image: ReleaseImage, to: string, { plainHttp, authFile }: ImagesOptions): Promise<void> {
   const destination = parseReference(to);
   await pushImage({
     source: { kind: 'layout', directory: image.layout, tag: releaseVersion },
     destination,
-    plainHttpHosts: new Set(plainHttp ? [destination.registry] : []),
+    ...registryAccess(plainHttp === true ? [destination.registry] : [], authFile),
   });
 }

@@ -3,6 +3,7 @@ import { SealpodError } from '@sealpod/protocol/errors';
 import { readContainers, registryImages, type Transformed, transformManifests } from '@sealpod/workload';
 import type { Command } from 'commander';
 import { readText } from './context.ts';
+import { authFileOption } from './registry-options.ts';
 
 /** Options that `policy generate` and `transform` share. */
 export interface WorkloadOptions {
@@ -32,7 +33,7 @@ export function addWorkloadOptions(command: Command): Command {
     .option('--guest-kbs-url <url>', 'key broker, as the guest reaches it')
     .option('--guest-kbs-certificate <file>', 'PEM certificate whose key the guest pins')
     .option('--plain-http-registry <host:port...>', 'registries spoken to without TLS, here and in the guest', [])
-    .option('--auth-file <file>', 'registry credentials (auth.json)')
+    .option(...authFileOption)
     .option('--allow-exec', 'let the host run any command in the containers')
     .option('--allow-command <container=JSON...>', 'a further command, e.g. web=["ls","/"]', [])
     .option('--ephemeral-containers <file>', 'containers that may be added to a running pod: a YAML list, as in a pod')

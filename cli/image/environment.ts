@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { KbsClient } from '@sealpod/kbs-client';
+import type { ImageReference } from '@sealpod/registry';
 import type { EnvironmentState } from '../development/state.ts';
 import { environmentReference } from '../pod/image.ts';
 import { buildImage, type ImageEntry, type ImageProcess } from './build.ts';
@@ -89,15 +90,27 @@ export interface EncryptionRequest {
   readonly policyId?: string;
 }
 
+/** As `encryptForKeyBroker`, with images that are named as in an environment and its own registry. */
+export function encryptIntoEnvironment(
+  state: EnvironmentState,
+  client: KbsClient,
+  request: EncryptionRequest,
+): Promise<EncryptedImage> {
+  return encryptForKeyBroker(client, request, access(state), (text) => environmentReference(state, text));
+}
+
 /**
  * Encrypts an image and stores the new key in the key broker, with its policy, in one step. The key is stored when the
  * layers are there and the image is not yet: an image nobody can decrypt would be worse than a key nobody uses, and what
  * cannot be encrypted must not replace the key of another image. It never touches the disk here.
+ *
+ * @param referenceOf what a text that names an image means
  */
-export async function encryptIntoEnvironment(
-  state: EnvironmentState,
+export async function encryptForKeyBroker(
   client: KbsClient,
   request: EncryptionRequest,
+  registries: RegistryAccess,
+  referenceOf: (text: string) => ImageReference,
 ): Promise<EncryptedImage> {
   const keyEncryptionKey = randomBytes(32);
   const query = request.policyId === undefined ? '' : `?policy=${encodeURIComponent(request.policyId)}`;
@@ -107,11 +120,11 @@ export async function encryptIntoEnvironment(
   try {
     const layoutSource = /^(oci|oci-archive):/.test(request.source);
     return await encryptImage({
-      ...access(state),
+      ...registries,
       source: layoutSource
         ? parseImageLocation(request.source)
-        : { kind: 'registry', reference: environmentReference(state, request.source) },
-      destination: environmentReference(state, request.destination),
+        : { kind: 'registry', reference: referenceOf(request.source) },
+      destination: referenceOf(request.destination),
       keyId: `kbs:///${request.keyPath}`,
       keyEncryptionKey,
       beforeManifest: storeKey,

@@ -116,7 +116,8 @@ async function writeServicesRoot(root: string, packages: string) {
   };
 }
 
-async function writePrograms(directory: string, list: ProgramList): Promise<void> {
+/** Bundles the programs of an image into `directory`, with what they look for beside themselves, and Node. */
+export async function writePrograms(directory: string, list: ProgramList): Promise<void> {
   mkdirSync(directory, { recursive: true });
   await bundlePrograms(directory, list.programs);
   for (const [name, file] of Object.entries(list.files)) cpSync(file, join(directory, name));

@@ -1,3 +1,4 @@
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -28,11 +29,17 @@ export const servicesImage = listOf(
   },
   {
     'regorus.wasm': 'rego/regorus.wasm',
-    'default-cpu.rego': 'attestation-service/policy/default-cpu.rego',
     'rules.rego': 'workload/agent-policy/rules.rego',
-    'simulated-tpm.rego': 'attestation-service/policy/simulated-tpm.rego',
+    ...attestationPolicies(),
   },
 );
+
+/** The key broker's attestation service reads each of its policies when it starts. */
+function attestationPolicies(): Record<string, string> {
+  const folder = 'attestation-service/policy';
+  const files = readdirSync(join(repository, folder)).filter((file) => file.endsWith('.rego'));
+  return Object.fromEntries(files.map((file) => [file, `${folder}/${file}`]));
+}
 
 function listOf(programs: Record<string, string>, files: Record<string, string> = {}): ProgramList {
   const absolute = (paths: Record<string, string>): Record<string, string> =>

@@ -150,6 +150,11 @@ export class Adaptor {
     for (const result of ended) if (result.status === 'rejected') throw result.reason;
   }
 
+  /** Certificates (PEM) of the authority of its machines' TPMs; undefined where the provider is none. */
+  async tpmAuthority(): Promise<string | undefined> {
+    return this.#dependencies.provider.tpmAuthority?.();
+  }
+
   /** Removes what the provider keeps between machines; call it when none is left. */
   async removeKept(): Promise<void> {
     await this.#dependencies.provider.kept?.remove();

@@ -55,7 +55,11 @@ async function serve(config: AdaptorConfig, log: Log): Promise<void> {
   const metrics = new AdaptorMetrics();
   const adaptor = await open(config, log, metrics);
   metrics.observe(() => adaptor.starts.list());
-  const closeStatus = await serveStatus(config.statusSocket, adaptor.starts, metrics);
+  const closeStatus = await serveStatus(config.statusSocket, {
+    starts: adaptor.starts,
+    metrics,
+    tpmAuthority: () => adaptor.tpmAuthority(),
+  });
   const server = addVolumesService(hypervisorServer(adaptor, config), adaptor);
   await mkdir(dirname(config.socket), { recursive: true, mode: 0o700 });
   await server.listen(config.socket, { mode: 0o600 });

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { SealpodError } from '@sealpod/protocol/errors';
@@ -88,6 +89,10 @@ async function createQemu(
   return {
     ...provider,
     tapOwner: owner.uid,
+    tpmAuthority: async () => {
+      const { root, issuer } = tpmAuthority.certificates();
+      return (await Promise.all([root, issuer].map((file) => readFile(file, 'utf8')))).join('');
+    },
     createInstance: async (request) => {
       const instance = await provider.createInstance(request);
       // A TPM takes a second to make; the next pod need not wait for it.

@@ -16,6 +16,7 @@ const image = { name: 'default', digest: 'sha256:00', rootHash: 'ff' };
 let folder: string;
 let told: Record<string, unknown>[];
 let cleanups: (() => Promise<unknown>)[];
+let authority: string | undefined;
 const log: Log = {
   info: (fields, message) => told.push({ ...fields, message }),
   warn: (fields, message) => told.push({ ...fields, message }),
@@ -25,6 +26,7 @@ const log: Log = {
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'sp-status-'));
   told = [];
+  authority = undefined;
   cleanups = [];
 });
 afterEach(async () => {
@@ -48,7 +50,7 @@ async function open(now?: () => number): Promise<StartRecords> {
   const metrics = new AdaptorMetrics();
   const starts = await StartRecords.open(folder, { log, listener: metrics, ...(now ? { now } : {}) });
   metrics.observe(() => starts.list());
-  const close = await serveStatus(socket(), starts, metrics);
+  const close = await serveStatus(socket(), { starts, metrics, tpmAuthority: async () => authority });
   cleanups.push(async () => {
     await close();
     await starts.close();
@@ -121,6 +123,13 @@ it('counts stages, failures, machines and their memory', async () => {
   expect(body).toContain('sealpod_adaptor_failures_total{code="POLICY_DENY"} 1');
   expect(body).toContain('sealpod_adaptor_sandboxes{state="running"} 1');
   expect(body).toContain(`sealpod_adaptor_vm_memory_bytes ${512 * 2 ** 20}`);
+});
+
+it("tells the authority of its machines' TPMs, where it is one", async () => {
+  await open();
+  expect((await get('/v1/tpm-authority')).status).toBe(404);
+  authority = '-----BEGIN CERTIFICATE-----\n';
+  expect(await get('/v1/tpm-authority')).toEqual({ status: 200, body: authority });
 });
 
 it('keeps a failed start with its reason, also over a restart of the adaptor', async () => {

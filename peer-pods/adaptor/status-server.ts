@@ -10,16 +10,23 @@ import type { StartRecords } from './status/start-records.ts';
 const timeoutMs = 10_000;
 const maxConnections = 32;
 
+/** What an adaptor tells. */
+export interface AdaptorStatus {
+  readonly starts: StartRecords;
+  readonly metrics: AdaptorMetrics;
+  /** Certificates (PEM) of the authority of its machines' TPMs; undefined where it is none. */
+  readonly tpmAuthority: () => Promise<string | undefined>;
+}
+
 /**
- * Serves `GET /v1/sandboxes` and `GET /metrics` on a unix socket that only the adaptor's own user may open. Returns what
- * ends it. No adaptor may serve the same path: a socket that stands there is taken to be left over.
+ * Serves `GET /v1/sandboxes`, `GET /v1/tpm-authority` and `GET /metrics` on a unix socket that only the adaptor's own user
+ * may open. Returns what ends it. No adaptor may serve the same path: a socket that stands there is taken to be left over.
  *
  * @throws SealpodError PREREQUISITE where the socket cannot be served
  */
 export async function serveStatus(
   socketPath: string,
-  starts: StartRecords,
-  metrics: AdaptorMetrics,
+  { starts, metrics, tpmAuthority }: AdaptorStatus,
 ): Promise<() => Promise<void>> {
   const app = express();
   app.disable('x-powered-by');
@@ -27,6 +34,12 @@ export async function serveStatus(
     await starts.refresh();
     const answer: SandboxList = { sandboxes: starts.list() };
     response.json(answer);
+  });
+  app.get('/v1/tpm-authority', async (_request, response) => {
+    const certificates = await tpmAuthority();
+    if (certificates === undefined)
+      response.status(404).type('text').send('another endorses the TPMs of these machines\n');
+    else response.type('application/x-pem-file').send(certificates);
   });
   app.get('/metrics', async (_request, response) => {
     await starts.refresh();

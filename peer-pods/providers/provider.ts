@@ -118,6 +118,11 @@ export interface Provider {
   deleteInstance(reference: InstanceReference): Promise<void>;
   /** Absent: the provider has no volumes. */
   readonly volumes?: VolumePlugs;
+  /**
+   * Certificates (PEM) of the authority that endorses the TPMs of its machines, where the provider itself is that authority: what
+   * whoever trusts these machines enrols.
+   */
+  readonly tpmAuthority?: () => Promise<string>;
   /** Every instance of this adaptor's configuration that runs, known or not. */
   listInstances(): Promise<readonly Instance[]>;
   /** Absent: the provider keeps nothing between instances. */

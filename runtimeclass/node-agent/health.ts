@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
-import { readMetrics } from './events/index.ts';
+import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
+import { readMetrics, readTpmAuthority } from './events/index.ts';
 import type { NodeAgentMetrics } from './metrics.ts';
 import { type AgentStatus, describeStatus } from './status.ts';
 
@@ -10,13 +11,16 @@ export interface HealthOptions {
   readonly port: number;
   readonly status: () => AgentStatus;
   readonly metrics: NodeAgentMetrics;
-  /** Where the adaptor tells its metrics; they follow the agent's own. */
+  /** Where the adaptor tells its metrics, which follow the agent's own, and the authority of its machines' TPMs. */
   readonly adaptorSocket?: string;
   /** A look that lasts longer hangs: then the agent is not alive. In milliseconds. */
   readonly longestLookMs: number;
 }
 
-/** Serves `/healthz`, `/readyz` and `/metrics` to kubelet and Prometheus. Nothing that is sent is read. */
+/**
+ * Serves `/healthz`, `/readyz` and `/metrics` to kubelet and Prometheus, and `/tpm-authority` to whoever is to trust the
+ * machines of this node. Nothing that is sent is read.
+ */
 export async function serveHealth(options: HealthOptions): Promise<Server> {
   const startedAt = Date.now();
   const server = createServer({ requestTimeout: 5000, maxHeaderSize: 8192 }, (request, response) => {
@@ -39,14 +43,25 @@ export async function serveHealth(options: HealthOptions): Promise<Server> {
           () => answer(500, 'metrics cannot be collected\n'),
         );
         return;
+      case '/tpm-authority':
+        tpmAuthority(options).then(
+          (certificates) => answer(200, certificates, 'application/x-pem-file'),
+          (thrown: unknown) => answer(404, `no authority of TPMs is known: ${asSealpodError(thrown).message}\n`),
+        );
+        return;
       default:
-        return answer(404, 'try /healthz, /readyz or /metrics\n');
+        return answer(404, 'try /healthz, /readyz, /metrics or /tpm-authority\n');
     }
   });
   server.maxConnections = 64;
   server.listen({ host: options.address, port: options.port });
   await once(server, 'listening');
   return server;
+}
+
+async function tpmAuthority({ adaptorSocket }: HealthOptions): Promise<string> {
+  if (adaptorSocket === undefined) throw new SealpodError('NOT_FOUND', 'this node has no adaptor');
+  return readTpmAuthority(adaptorSocket);
 }
 
 async function allMetrics({ metrics, adaptorSocket }: HealthOptions): Promise<string> {

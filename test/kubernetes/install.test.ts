@@ -1,11 +1,15 @@
+import type { ChildProcessWithoutNullStreams } from 'node:child_process';
 import { execFile } from 'node:child_process';
+import { generateKeyPairSync } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 import { agentPolicy } from '@sealpod/cli/pod';
 import { findProcesses } from '@sealpod/processes';
 import { initdataAnnotation, workloadInitdata } from '@sealpod/workload';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parse, stringify } from 'yaml';
 import { root } from '../e2e/environment.ts';
 import { clusterObstacle, nodeObstacle } from './access.ts';
 import { TestCluster } from './test-cluster.ts';
@@ -15,6 +19,15 @@ const placed = ['/opt/sealpod', '/etc/sealpod', '/var/lib/sealpod/log', '/run/se
 const taken = placed.filter((path) => existsSync(path));
 const reason = obstacle ?? (taken.length === 0 ? undefined : `${taken.join(', ')} is there: something is installed`);
 const minutes = 60_000;
+
+/** The local port of `kubectl port-forward`, once it listens. */
+async function forwardPort(process: ChildProcessWithoutNullStreams) {
+  for await (const line of createInterface(process.stdout)) {
+    const port = /^Forwarding from 127\.0\.0\.1:(\d+)/.exec(line)?.[1];
+    if (port !== undefined) return { port, process };
+  }
+  throw new Error('kubectl port-forward ended');
+}
 
 /** The release, from its images, on a whole cluster: what the node agent places is on this machine's own root. */
 describe.skipIf(reason !== undefined)(`installation${reason === undefined ? '' : ` (skipped: ${reason})`}`, () => {
@@ -108,6 +121,94 @@ describe.skipIf(reason !== undefined)(`installation${reason === undefined ? '' :
     await cluster.waitFor('condition=Ready', `pod/${name}`);
     expect(await cluster.ok('logs', name)).toBe('begun\n');
     expect(machines()).toHaveLength(1);
+  });
+
+  it('gives an encrypted Deployment its key, by a key broker that the controller makes', async () => {
+    const { publicKey, privateKey } = generateKeyPairSync('ed25519');
+    const owner = cluster.file('owner.pem', String(privateKey.export({ format: 'pem', type: 'pkcs8' })));
+    const inSystem = ['--namespace', 'sealpod-system'];
+    const { tpmRoots } = parse(await sealpod('podvm', 'tpm-roots')) as { tpmRoots: readonly object[] };
+    expect(tpmRoots).toMatchObject([{ name: expect.any(String), simulated: true }]);
+    await cluster.apply({
+      apiVersion: 'sealpod.io/v1alpha1',
+      kind: 'TrustService',
+      metadata: { name: 'main', namespace: 'sealpod-system' },
+      spec: {
+        administrators: [{ name: 'owner', publicKey: publicKey.export({ format: 'pem', type: 'spki' }) }],
+        // Guests use the first; the owner comes by port-forward.
+        hosts: ['main-key-broker.sealpod-system.svc', '127.0.0.1'],
+        tpmRoots,
+        storage: { onDelete: 'Delete' },
+      },
+    });
+    await cluster.waitFor('condition=Ready', ...inSystem, 'trustservice/main');
+    const { status } = (await cluster.get('trustservice', 'main', ...inSystem)) as {
+      status: { url: string; certificate: string };
+    };
+    const certificate = cluster.file('main.pem', status.certificate);
+    const forward = await forwardPort(
+      cluster.spawnKubectl('port-forward', ...inSystem, 'service/main-key-broker', ':8080'),
+    );
+    try {
+      const asOwner = (...args: readonly string[]) =>
+        sealpod(
+          '--kbs-url',
+          `https://127.0.0.1:${forward.port}`,
+          '--kbs-certificate',
+          certificate,
+          '--admin-key',
+          owner,
+          ...args,
+        );
+      // What this release's image measures, and that software TPMs will do here.
+      await sealpod('podvm', 'measure');
+      await asOwner('refvalue', 'put', '--file', join(cluster.home, 'pod-vm-images/default/reference-values.json'));
+      const simulated = await asOwner('policy', 'get', 'attestation', 'simulated-tpm_cpu');
+      await asOwner('policy', 'put', 'attestation', 'default_cpu', '--file', cluster.file('simulated.rego', simulated));
+
+      const { registry } = cluster.cluster;
+      const plain = await cluster.pushBusybox('tests/secret', 'only an attested guest reads this');
+      const encrypted = `${registry}/sealed/secret:1`;
+      const overHttp = ['--plain-http-registry', registry];
+      await asOwner('image', 'encrypt', plain, encrypted, '--key', 'default/image-key/secret', ...overHttp);
+      const deployment = {
+        apiVersion: 'apps/v1',
+        kind: 'Deployment',
+        metadata: { name: 'secret' },
+        spec: {
+          selector: { matchLabels: { app: 'secret' } },
+          template: {
+            metadata: { labels: { app: 'secret' } },
+            spec: {
+              runtimeClassName: 'sealpod',
+              terminationGracePeriodSeconds: 2,
+              containers: [
+                { name: 'main', image: encrypted, command: ['/bin/sh', '-c', 'cat /content; exec sleep 100000'] },
+              ],
+            },
+          },
+        },
+      };
+      const digests = cluster.file('digests.json', '');
+      const sealed = await sealpod(
+        ...['policy', 'generate', '-f', cluster.file('deployment.yaml', stringify(deployment)), '--digests', digests],
+        ...['--guest-kbs-url', status.url, '--guest-kbs-certificate', certificate, ...overHttp],
+      );
+      const [{ initdataDigest } = { initdataDigest: '' }] = JSON.parse(readFileSync(digests, 'utf8')) as {
+        initdataDigest: string;
+      }[];
+      await asOwner('refvalue', 'put', 'tpm_initdata', initdataDigest);
+      await cluster.ok('apply', '-f', cluster.file('sealed.yaml', sealed));
+      await cluster.waitFor('condition=Available', 'deployment/secret');
+      expect(await cluster.ok('logs', 'deployment/secret')).toBe('only an attested guest reads this\n');
+      const decisions = JSON.parse(await asOwner('-o', 'json', 'explain', '--last', '--all')) as { outcome: string }[];
+      expect(decisions.map(({ outcome }) => outcome)).toContain('OK');
+    } finally {
+      forward.process.kill();
+    }
+    await cluster.ok('delete', 'deployment', 'secret', '--wait');
+    await cluster.waitFor('delete', 'pod', '--selector', 'app=secret');
+    await cluster.ok('delete', 'trustservice', 'main', ...inSystem, '--wait');
   });
 
   it('loses no pod with its node agent, nor by an upgrade', { timeout: 30 * minutes }, async () => {

@@ -25,6 +25,11 @@ export async function readMetrics(sockets: readonly string[]): Promise<string> {
   return texts.map((text) => (text.endsWith('\n') ? text : `${text}\n`)).join('');
 }
 
+/** Certificates (PEM) of the authority of machines' TPMs, as an adaptor tells them. @throws SealpodError HYPERVISOR where it tells none */
+export function readTpmAuthority(socket: string): Promise<string> {
+  return getText(socket, '/v1/tpm-authority');
+}
+
 async function getText(socketPath: string, path: string): Promise<string> {
   const { promise, resolve, reject } = Promise.withResolvers<{ status: number; body: string }>();
   const outgoing = request({ socketPath, path, timeout: timeoutMs, agent: false }, (response) => {
