@@ -4,7 +4,7 @@ import { performance } from 'node:perf_hooks';
 import { asSealpodError, SealpodError } from '@sealpod/protocol/errors';
 import { guestMessages } from '@sealpod/protocol/status';
 import { TtrpcServer } from '@sealpod/protocol/ttrpc';
-import { createRegoEngine } from '@sealpod/rego';
+import { createRegoEngine, type RegoEngine } from '@sealpod/rego';
 import { AgentPolicy, denyAllPolicy } from './agent-policy/index.ts';
 import { AttestationAgent } from './attestation-agent/attestation-agent.ts';
 import { addAttestationAgentService, attestationAgentSocket } from './attestation-agent/attestation-service.ts';
@@ -77,9 +77,9 @@ export interface Guest {
  * @throws SealpodError; the guest must not serve then
  */
 export async function createGuest(options: GuestOptions): Promise<Guest> {
-  const { switches, version, log, paths = guestPaths } = options;
+  const { switches, log } = options;
   const engine = createRegoEngine({ timeoutMs: policyTimeoutMs });
-  // The engine's worker starts while the machine measures; a failure shows when the policy is loaded.
+  // The engine's worker starts while the machine measures.
   const warm = engine.check(denyAllPolicy).catch((error: unknown) => error);
   const openTpm = options.openTpm ?? openTpmDevice;
   const measured = await measure(options, openTpm);
@@ -88,13 +88,33 @@ export async function createGuest(options: GuestOptions): Promise<Guest> {
     switches.attester === 'sample'
       ? createSampleAttester()
       : createTpmAttester({ ...options.machine, transport: () => openTpm(), cloned: switches.template });
+  // The TPM makes the key while the policy is compiled: the host asks for the proof of the agent channel at once. Where that
+  // fails it is tried again, and told, when the services start.
+  void attester.prepare().catch(() => undefined);
+  try {
+    // A failure of the warm start shows when the policy is loaded.
+    await warm;
+    return await assemble(options, { engine, measured, attester });
+  } catch (thrown) {
+    await Promise.all([attester.close(), engine.close()]);
+    throw thrown;
+  }
+}
+
+interface GuestParts {
+  readonly engine: RegoEngine;
+  readonly measured: MeasuredInitdata;
+  readonly attester: Attester;
+}
+
+async function assemble(options: GuestOptions, { engine, measured, attester }: GuestParts): Promise<Guest> {
+  const { switches, version, log, paths = guestPaths } = options;
   const during = tellStages(log);
   const attestationAgent = createAttestationAgent(measured, attester, during);
   const dataHub = new DataHub({
     attestationAgent,
     skipSealedSecretVerification: measured.dataHub.skipSealedSecretVerification,
   });
-  await warm;
   const agentPolicy = await AgentPolicy.create({
     engine,
     ...(measured.agentPolicy === undefined ? {} : { policy: measured.agentPolicy }),

@@ -102,7 +102,9 @@ export function createTpmAttester(options: TpmAttesterOptions): Attester {
       const taken = prepared;
       prepared = undefined;
       if (taken === undefined) return;
-      const { client, key } = await taken;
+      const made = await taken.catch(() => undefined);
+      if (made === undefined) return;
+      const { client, key } = made;
       // The kernel's resource manager would flush at close; a TPM without one would keep the key.
       await client.flush(key.handle);
       await client.close();
