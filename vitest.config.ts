@@ -21,6 +21,7 @@ export default defineConfig({
         test: {
           name: 'cross',
           include: ['test/**/*.test.ts'],
+          globalSetup: './test/kubernetes/installed-cluster.ts',
           exclude,
           pool: 'forks',
           // Real virtual machines, containerd and network namespaces: one file at a time.
