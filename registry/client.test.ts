@@ -53,20 +53,20 @@ describe('with a real registry', () => {
   });
   afterAll(() => registry?.stop());
 
-  it('uploads, finds, mounts and downloads', async (context) => {
+  it('uploads, finds and downloads', async (context) => {
     if (missing !== undefined) context.skip(missing);
     const client = clientOf(registry.host);
     await client.ping();
     expect(await client.hasBlob('a/b', blob.digest)).toBe(false);
-    const upload = {
+    const upload = () => ({
       source: Readable.from([content.subarray(0, 1000), content.subarray(1000)]),
       digest: () => blob.digest,
-    };
-    expect(await client.uploadBlob('a/b', upload)).toBe(blob.digest);
+    });
+    expect(await client.uploadBlob('a/b', upload())).toBe(blob.digest);
     expect(await client.hasBlob('a/b', blob.digest)).toBe(true);
-    expect(await client.mountBlob('c', blob.digest, 'a/b')).toBe(true);
-    expect(await buffer(client.openBlob('c', blob))).toEqual(content);
+    expect(await buffer(client.openBlob('a/b', blob))).toEqual(content);
     const config = Buffer.from('{}');
+    await client.uploadBlob('c', upload());
     await client.uploadBlob('c', { source: Readable.from([config]), digest: () => sha256(config) });
     const bytes = Buffer.from(
       JSON.stringify({

@@ -147,18 +147,6 @@ export class RegistryClient {
     return true;
   }
 
-  /** Takes over a blob from another repository of the same registry; false where the registry would not. */
-  async mountBlob(repository: string, digest: string, from: string, signal?: AbortSignal): Promise<boolean> {
-    const url = this.#url(repository, 'blobs/uploads/');
-    url.searchParams.set('mount', digest);
-    url.searchParams.set('from', from);
-    const response = await this.#send(repository, 'pull,push', { method: 'POST', url, body: new Uint8Array(), signal });
-    response.body.resume();
-    if (response.status === 201) return true;
-    await this.#expect(response, `mount of ${digest}`, [202]);
-    return false;
-  }
-
   /** Streams a blob into the repository and returns its digest. Not retried: the source can be read but once. */
   async uploadBlob(repository: string, upload: BlobUpload, signal?: AbortSignal): Promise<string> {
     const started = await this.#send(repository, 'pull,push', {

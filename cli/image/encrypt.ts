@@ -1,5 +1,8 @@
+import { createHash } from 'node:crypto';
+import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { SealpodError } from '@sealpod/protocol/errors';
+import { asJsonObject, parseJson } from '@sealpod/protocol/json';
 import {
   createLayerEncryptor,
   encodeAnnotationPacket,
@@ -30,7 +33,7 @@ export interface EncryptImageOptions extends RegistryAccess {
 /** What was pushed. */
 export interface EncryptedImage {
   readonly manifestDigest: string;
-  /** The same as of the plain image: the configuration is not encrypted. */
+  /** Of the configuration, which is not encrypted but says which layers it is of. */
   readonly configDigest: string;
   readonly keyId: string;
   readonly layers: readonly Descriptor[];
@@ -39,7 +42,9 @@ export interface EncryptedImage {
 /**
  * Encrypts all layers of an image and pushes it, each layer under a key of its own that is wrapped with the key
  * encryption key. The result is what skopeo writes with a Confidential Containers key provider: media types and
- * annotations of the layers change, the configuration stays. Layers are streamed and never on disk.
+ * annotations of the layers change. Other than there the configuration, whose digest is the image's id, gets a member that
+ * tells the image from the plain one and from others of it: containerd 1.7 and older name a container's image by the first that
+ * they know by that id, and guests of upstream take what they have pulled under it. Layers are streamed and never on disk.
  *
  * @throws SealpodError IMG_FORMAT where a layer is already encrypted; RES_NAME or IMG_DECRYPT_KEY for a bad key; as registries do
  */
@@ -72,8 +77,7 @@ async function pushEncrypted(
     layers.push(await pushLayer(image, layer, client, repository, keyId, options.keyEncryptionKey));
     options.progress?.(layers.length, manifest.layers.length);
   }
-  await copyConfig(image, client, options.destination);
-  const config = { ...manifest.config, mediaType: mediaTypes.ociConfig };
+  const config = await pushConfig(image, layers, client, repository);
   const document = { ...manifest.document, mediaType: mediaTypes.ociManifest, config, layers };
   const bytes = Buffer.from(JSON.stringify(document));
   await options.beforeManifest?.();
@@ -118,13 +122,47 @@ async function pushLayer(
   };
 }
 
-async function copyConfig(image: OpenImage, client: RegistryClient, destination: ImageReference): Promise<void> {
-  const { config } = image.manifest;
-  if (await client.hasBlob(destination.repository, config.digest)) return;
-  const from = image.reference;
-  const mounted =
-    from?.registry === destination.registry &&
-    (await client.mountBlob(destination.repository, config.digest, from.repository));
-  if (mounted) return;
-  await client.uploadBlob(destination.repository, { source: image.openBlob(config), digest: () => config.digest });
+/** Member of the configuration: SHA-256 over the digests of the encrypted layers. Who reads a configuration ignores what it does not know (OCI image-spec, config.md). */
+const encryptedLayers = 'io.sealpod.encrypted-layers';
+const maxConfigBytes = 4 << 20;
+
+async function pushConfig(
+  image: OpenImage,
+  layers: readonly Descriptor[],
+  client: RegistryClient,
+  repository: string,
+): Promise<Descriptor> {
+  const config = asJsonObject(
+    parseJson(await readWhole(image.openBlob(image.manifest.config)), {
+      maxSize: maxConfigBytes,
+      what: 'image configuration',
+      code: 'IMG_FORMAT',
+    }),
+    'image configuration',
+    'IMG_FORMAT',
+  );
+  const bytes = Buffer.from(
+    JSON.stringify({ ...config, [encryptedLayers]: sha256(layers.map((layer) => layer.digest).join('\n')) }),
+  );
+  const digest = sha256(bytes);
+  await client.uploadBlob(repository, { source: Readable.from([bytes]), digest: () => digest });
+  return { mediaType: mediaTypes.ociConfig, digest, size: bytes.length };
+}
+
+async function readWhole(blob: Readable): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of blob as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > maxConfigBytes)
+      throw new SealpodError('REQUEST_TOO_LARGE', 'an image configuration is too large', {
+        expected: `at most ${maxConfigBytes} bytes`,
+      });
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function sha256(data: string | Buffer): string {
+  return `sha256:${createHash('sha256').update(data).digest('hex')}`;
 }

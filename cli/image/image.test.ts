@@ -117,6 +117,16 @@ describe.skipIf(missing !== undefined)(`encryptImage${missing === undefined ? ''
     }
   }
 
+  async function blob(reference: string, descriptor: unknown): Promise<Buffer> {
+    const { registry: host, repository } = parseReference(reference);
+    const client = new RegistryClient({ registry: host, ...access() });
+    try {
+      return await client.fetchBlob(repository, descriptor as { digest: string; size: number }, 1 << 20);
+    } finally {
+      client.close();
+    }
+  }
+
   it('pushes what skopeo’s key provider output looks like, from layout, archive and registry alike', async () => {
     const plain = await build();
     const layout = join(directory, 'layout');
@@ -125,6 +135,7 @@ describe.skipIf(missing !== undefined)(`encryptImage${missing === undefined ? ''
     const digest = await pushImage({ ...access(), source: parseImageLocation(`oci:${layout}:1`), destination: copied });
     expect(digest).toBe(plain.digest);
     const plainManifest = await pushed(`${registry.host}/plain:1`);
+    const ids = new Set([(plainManifest['config'] as { digest: string }).digest]);
     for (const source of [
       `oci:${layout}`,
       `oci-archive:${join(directory, 'image.tar')}:1`,
@@ -136,8 +147,6 @@ describe.skipIf(missing !== undefined)(`encryptImage${missing === undefined ? ''
       expect(manifest).toMatchObject({
         schemaVersion: 2,
         mediaType: 'application/vnd.oci.image.manifest.v1+json',
-        // The configuration stays, so the image id does.
-        config: plainManifest['config'],
         layers: [
           {
             mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip+encrypted',
@@ -150,6 +159,15 @@ describe.skipIf(missing !== undefined)(`encryptImage${missing === undefined ? ''
           },
         ],
       });
+      // Each has an image id of its own, and the configuration says the same but for one member.
+      const { digest: id, size } = manifest['config'] as { digest: string; size: number };
+      expect(id).toBe(encrypted.configDigest);
+      expect(ids).not.toContain(id);
+      ids.add(id);
+      const config = JSON.parse((await blob(`${registry.host}/encrypted:1`, { digest: id, size })).toString());
+      const { 'io.sealpod.encrypted-layers': mark, ...rest } = config;
+      expect(mark).toMatch(/^sha256:[0-9a-f]{64}$/);
+      expect(rest).toEqual(JSON.parse((await blob(`${registry.host}/plain:1`, plainManifest['config'])).toString()));
       await expect(encrypt(`${registry.host}/encrypted:1`, randomBytes(32))).rejects.toMatchObject({
         code: 'IMG_FORMAT',
       });

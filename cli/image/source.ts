@@ -39,8 +39,6 @@ export interface OpenImage {
   readonly manifestDigest: string;
   /** The manifest as it was read, which its digest is of. */
   readonly manifestBytes: Buffer;
-  /** Set where the image is in a registry. */
-  readonly reference?: ImageReference;
   /** Fails at its end where the bytes have not the digest. */
   openBlob(blob: Descriptor): Readable;
   close(): Promise<void>;
@@ -98,7 +96,6 @@ async function openRegistryImage(reference: ImageReference, access: RegistryAcce
     const chosen = await chooseManifest({ ...top, mediaType: top.mediaType ?? '' }, read);
     return {
       ...chosen,
-      reference,
       openBlob: (blob) => client.openBlob(repository, blob),
       close: async () => client.close(),
     };
