@@ -1,4 +1,8 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { SealpodError } from '@sealpod/protocol/errors';
 import { afterEach, expect, test } from 'vitest';
 import { serveHealth } from './health.ts';
@@ -8,10 +12,13 @@ import type { AgentStatus } from './status.ts';
 let stop: (() => void) | undefined;
 afterEach(() => stop?.());
 
-async function serve(status: AgentStatus, longestLookMs = 60_000) {
+async function serve(status: AgentStatus, longestLookMs = 60_000, adaptorSocket?: string) {
   const metrics = new NodeAgentMetrics();
   metrics.looked(status);
-  const server = await serveHealth({ address: '127.0.0.1', port: 0, status: () => status, metrics, longestLookMs });
+  const server = await serveHealth({
+    ...{ address: '127.0.0.1', port: 0, status: () => status, metrics, longestLookMs },
+    ...(adaptorSocket === undefined ? {} : { adaptorSocket }),
+  });
   stop = () => server.close();
   const { port } = server.address() as AddressInfo;
   return async (path: string, method = 'GET') => {
@@ -56,4 +63,28 @@ test('before the first look nothing is ready, and an agent that hangs is not ali
     '/healthz',
   );
   expect([code, text]).toEqual([503, 'the node was not looked at for 5 s\n']);
+});
+
+test("the authority of machines' TPMs is told as the adaptor tells it, and its absence with the reason", async () => {
+  const status: AgentStatus = { ready: true, release: '1', lookedAt: Date.now() };
+  expect(await (await serve(status))('/tpm-authority')).toEqual([
+    404,
+    'no authority of TPMs is known: this node has no adaptor\n',
+  ]);
+  stop?.();
+  const folder = mkdtempSync(join(tmpdir(), 'sealpod-health-'));
+  const socket = join(folder, 'adaptor.sock');
+  const certificates = '-----BEGIN CERTIFICATE-----\n';
+  const adaptor = createServer(({ url }, response) => {
+    response.writeHead(url === '/v1/tpm-authority' ? 200 : 404).end(certificates);
+  });
+  try {
+    const ask = await serve(status, 60_000, socket);
+    expect(await ask('/tpm-authority')).toEqual([404, expect.stringContaining(`nobody answers on ${socket}`)]);
+    await new Promise<void>((resolve) => adaptor.listen(socket, resolve));
+    expect(await ask('/tpm-authority')).toEqual([200, certificates]);
+  } finally {
+    adaptor.close();
+    rmSync(folder, { recursive: true });
+  }
 });
