@@ -45,7 +45,7 @@ export async function serveHealth(options: HealthOptions): Promise<Server> {
         return;
       case '/tpm-authority':
         tpmAuthority(options).then(
-          (certificates) => answer(200, certificates, 'application/x-pem-file'),
+          (certificates) => answer(200, certificates),
           (thrown: unknown) => answer(404, `no authority of TPMs is known: ${asSealpodError(thrown).message}\n`),
         );
         return;
