@@ -200,15 +200,16 @@ describe.skipIf(reason !== undefined)(`installation${reason === undefined ? '' :
       await asOwner('refvalue', 'put', 'tpm_initdata', initdataDigest);
       await cluster.ok('apply', '-f', cluster.file('sealed.yaml', sealed));
       await cluster.waitFor('condition=Available', 'deployment/secret');
-      expect(await cluster.ok('logs', 'deployment/secret')).toBe('only an attested guest reads this\n');
+      const logs = () => cluster.ok('logs', 'deployment/secret');
+      await expect.poll(logs, { timeout: minutes }).toBe('only an attested guest reads this\n');
       const decisions = JSON.parse(await asOwner('-o', 'json', 'explain', '--last', '--all')) as { outcome: string }[];
       expect(decisions.map(({ outcome }) => outcome)).toContain('OK');
     } finally {
       forward.process.kill();
+      await cluster.ok('delete', 'deployment', 'secret', '--wait', '--ignore-not-found');
+      await cluster.waitFor('delete', 'pod', '--selector', 'app=secret');
+      await cluster.ok('delete', 'trustservice', 'main', ...inSystem, '--wait');
     }
-    await cluster.ok('delete', 'deployment', 'secret', '--wait');
-    await cluster.waitFor('delete', 'pod', '--selector', 'app=secret');
-    await cluster.ok('delete', 'trustservice', 'main', ...inSystem, '--wait');
   });
 
   it('loses no pod with its node agent, nor by an upgrade', { timeout: 30 * minutes }, async () => {
