@@ -1,9 +1,12 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { type Daemon, startDaemon } from '@sealpod/processes';
 import type { Layout } from './layout.ts';
+
+// Unlike import.meta.resolve it is there where tests set up what all of them share.
+const { resolve } = createRequire(import.meta.url);
 
 /** The root of the software TPMs that the key broker is to know, as files of PEM certificates. */
 export interface SimulatedRoot {
@@ -67,7 +70,7 @@ export async function startKbs(
   const daemon = await startDaemon({
     name: 'kbs',
     command: process.execPath,
-    args: [fileURLToPath(import.meta.resolve('@sealpod/kbs/main')), '--config', file],
+    args: [resolve('@sealpod/kbs/main'), '--config', file],
     logDirectory: layout.logs,
     ready: () => announcement() !== undefined,
   });
