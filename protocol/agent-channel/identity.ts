@@ -86,5 +86,5 @@ function selfSigned(privateKey: KeyObject, publicKey: KeyObject): string {
   const body = element(tag.sequence, element(tag.integer, serial), algorithm, name, validity, name, subjectKey);
   const signature = element(tag.bitString, Buffer.from([0]), sign('sha256', body, privateKey));
   const encoded = element(tag.sequence, body, algorithm, signature).toString('base64');
-  return `-----BEGIN CERTIFICATE-----\n${encoded.replace(/.{64}/g, '$&\n')}\n-----END CERTIFICATE-----\n`;
+  return `-----BEGIN CERTIFICATE-----\n${encoded.replace(/.{64}(?!$)/g, '$&\n')}\n-----END CERTIFICATE-----\n`;
 }
